@@ -6,7 +6,7 @@ from profiles.spec import RunSpec
 
 
 def unreached(spec: RunSpec) -> list[str]:
-    """Return a line for each: a warm-up longer than the run, a ``stop_step`` behind its last step, a file for DeepSpeed.
+    """Return a line for each: a warm-up longer than the run, a ``stop_step`` behind its last step, DeepSpeed's file.
 
     All are allowed: what stops within its warm-up may be continued, and a profile may be for several backends.
     """

@@ -59,6 +59,9 @@ def save(
     final = out / f"ckpt_step_{step}"
     temporary = out / f".{final.name}.{os.getpid()}"
     metadata = {**metadata, "format": FORMAT, "step": step}
+    if (other := owner(final)) not in (None, metadata.get("run")):
+        whose = f"run {other}" if other else "a run in the foreground"
+        raise CheckpointError(f"{final}: is there already, of {whose}; move it away, and the next save takes its place")
     try:
         make_dirs(out)
         _clean_up(out)

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,16 @@ def test_no_run_deletes_what_another_has_saved(runs: Continued) -> None:
     remove_run(runs.store, runs.first, with_checkpoints=True)
     assert checkpoint.steps(runs.folder) == [7, 8]
     assert checkpoint.latest(runs.folder) == runs.folder / "ckpt_step_8"
+
+
+def test_a_save_does_not_replace_the_checkpoint_of_another_run(runs: Continued) -> None:
+    """As where the folder of another run was moved to the place of its own."""
+    first = runs.first.id
+    tensors: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}}
+    with pytest.raises(checkpoint.CheckpointError, match=f"ckpt_step_8: is there already, of run {runs.second.id}; "):
+        checkpoint.save(runs.folder, 8, tensors, {"run": first}, None)
+    checkpoint.verify(runs.folder / "ckpt_step_8")
+    assert checkpoint.owner(checkpoint.save(runs.folder, 3, tensors, {"run": first}, None)[0]) == first
 
 
 def test_a_restart_takes_no_checkpoint_of_another_run(runs: Continued) -> None:
