@@ -7,17 +7,21 @@ import os
 from pathlib import Path
 
 from engine.checkpoints import checkpoint
+from engine.checkpoints.retention import steps_of
 
 
 class CheckpointFolder:
-    """``path`` is the folder of a run's checkpoints, as the process that writes them sees it."""
+    """``path`` is the folder of the checkpoints of ``run``, as the process that writes them sees it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: str) -> None:
         self.path = path
+        self._run = run
         self._device: int | None = None  # that has the checkpoints; None: there are none yet
+        self._newest = 0  # step
 
-    def note_saved(self) -> None:
-        """Take in that the folder has a checkpoint of this run."""
+    def note_saved(self, step: int) -> None:
+        """Take in that the folder has the checkpoint of ``step``: the run has saved it, or has gone on from it."""
+        self._newest = step
         with contextlib.suppress(OSError):
             self._device = self.path.stat().st_dev
 
@@ -30,7 +34,7 @@ class CheckpointFolder:
         Raises ``CheckpointError`` where their disk is not: a new checkpoint would lie below its mount point, out of
         sight once it is mounted again. Who does want it there makes the folder.
         """
-        if self._device is None or checkpoint.steps(self.path):
+        if self._device is None or self.has(self._newest) or steps_of(self.path, self._run):
             return ""
         above = next(folder for folder in self.path.parents if os.path.exists(folder))
         if not os.path.exists(self.path) and os.stat(above).st_dev != self._device:

@@ -47,7 +47,7 @@ class CheckpointSaver:
         self.saved_step: int | None = None  # the step whose checkpoint equals the run's current state
         self.best: Best | None = None  # the saved step with the lowest validation loss, or highest accuracy
         self._out = out
-        self._folder = CheckpointFolder(out)
+        self._folder = CheckpointFolder(out, run)
         self._keep = train.keep
         self._by = train.keep_best
         self._reporter = reporter
@@ -62,7 +62,7 @@ class CheckpointSaver:
         self.best = (best[0], best[1]) if best else None
         if path.parent == self._out:  # else the run's own folder has no checkpoint of it yet
             self.saved_step = step
-            self._folder.note_saved()
+            self._folder.note_saved(step)
 
     def is_saved(self, step: int) -> bool:
         """Return whether a checkpoint of the current state, of ``step``, is there; the same on all ranks."""
@@ -126,7 +126,7 @@ class CheckpointSaver:
 
     def _record(self, save: _PendingSave, result: SaveResult) -> str:
         if not result.why:
-            self._folder.note_saved()
+            self._folder.note_saved(save.step)
             self.newest_step = self.saved_step = save.step
             self.best = save.best
         self._reporter.record(

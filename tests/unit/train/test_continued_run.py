@@ -26,6 +26,7 @@ from engine.runs.store import RunStore
 from engine.runs.supervision import resume_run
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
+from engine.train.checkpoint_folder import CheckpointFolder
 from engine.train.loop import Trainer
 from engine.train.reporter import SilentReporter
 from engine.train.run_state import RunState
@@ -116,7 +117,9 @@ def test_a_save_does_not_replace_the_checkpoint_of_another_run(runs: Continued) 
 
 def test_a_restart_takes_no_checkpoint_of_another_run(runs: Continued) -> None:
     """As where the folder of another run was put in the place of its own."""
-    saved = str(runs.folder / "ckpt_step_8")
+    saved, trainer = str(runs.folder / "ckpt_step_8"), CheckpointFolder(runs.folder, runs.second.id)
+    trainer.note_saved(8)
+    assert trainer.missing() == ""
     assert missing_source(runs.second, saved) is None
     for step in (4, 7, 8):
         shutil.rmtree(runs.folder / f"ckpt_step_{step}")
@@ -124,6 +127,7 @@ def test_a_restart_takes_no_checkpoint_of_another_run(runs: Continued) -> None:
     why = f"{runs.folder}: the checkpoints of this run are missing; it holds 1 checkpoint of run {first}"
     assert missing_source(runs.second, saved) == why
     assert checkpoint.newest_intact(runs.folder, pytest.fail, checkpoints_of(runs.second).steps) is None
+    assert trainer.missing() == f"{runs.folder}: the earlier checkpoints of this run were moved or deleted"
 
 
 def test_a_cut_off_run_does_not_go_on_from_the_checkpoints_of_its_successor(runs: Continued) -> None:
