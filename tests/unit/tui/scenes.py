@@ -291,7 +291,7 @@ def _with_shards(world: World) -> None:
         folder = world.folder / "data" / "shards" / "phase1" / split
         folder.mkdir(parents=True)
         for number, tokens in enumerate(lengths):
-            (folder / f"{number}.bin").write_bytes(bytes([len(split), 0]) * tokens)
+            (folder / f"{number}.bin").write_bytes(bytes([len(split), 0, 9, 0]) * (tokens // 2))
 
 
 def _without_data(world: World) -> None:
