@@ -22,11 +22,13 @@ def host_capacity(pid: int | None = None) -> int:
 
     process = psutil.Process(pid)
     own = process.memory_info()
-    available = [host_memory(process.pid)[1]]
+    total, free_now = host_memory(process.pid)
+    available = [free_now]
     if (address_space := address_space_limit(pid)) is not None:
         free = _free_in_heap() if pid is None else 0
         available.append(address_space - own.vms + free)
-    return int(own.rss + max(0, min(available)))
+    # Pages of libraries are resident and may count for another cgroup: never more than the limit that a user has set.
+    return min(total, int(own.rss + max(0, min(available))))
 
 
 def host_memory(pid: int | None = None, ranks: int | None = None, freed: int = 0) -> tuple[int, int]:

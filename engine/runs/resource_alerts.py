@@ -29,7 +29,7 @@ class ResourceAlerts:
         total = sample.get("ram_total") or 0
         free = total - (sample.get("ram_used") or 0)
         if total and self._became_low("pressure", free / total, RAM_LOW, RAM_OK):
-            left = f"{free / 1e9:.1f} GB of {total / 1e9:.0f} GB of host memory are free"
+            left = f"{free / 1e9:.2f} GB of {total / 1e9:.1f} GB of host memory are free"
             due.append(
                 ("pressure", f"{left}; at zero the kernel kills processes: lower batch.micro or end other programs")
             )

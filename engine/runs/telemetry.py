@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from engine.host.disk_space import free_space
+from engine.memory.limits import host_memory
 from engine.runs.apple_power import ApplePower
 from profiles.nvml import visible_device
 
@@ -15,7 +16,10 @@ Sample = dict[str, float | int | None]
 
 
 class Sensors:
-    """Samples one trainer process and its machine. A value that cannot be read is None, never a guess."""
+    """Samples one trainer process and its machine, whose RAM is what its cgroup allows where that is less.
+
+    A value that cannot be read is None, never a guess.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,12 +41,12 @@ class Sensors:
             self._process = None
 
     def sample(self) -> Sample:
-        memory = psutil.virtual_memory()
+        total, free = host_memory(self._process.pid if self._process and self._process.is_running() else None)
         return {
             **self._device_sample(),
             "rss": self._rss(),
-            "ram_used": memory.total - memory.available,
-            "ram_total": memory.total,
+            "ram_used": total - free,
+            "ram_total": total,
             "swap": psutil.swap_memory().used,
             "disk_free": free_space(self.folder),
         }

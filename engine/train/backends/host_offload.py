@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from engine.memory.limits import host_memory
 from profiles.errors import UserError
 
 HOST_RESERVE = 1 << 30  # bytes of host memory that a pause leaves free
@@ -23,7 +24,7 @@ class HostOffload:
     def offload(self, tensors: Iterable[Tensor], device: str) -> None:
         """Move the tensors that are on ``device`` (a type: "cuda") to host memory, in place, if all of them fit."""
         moving = list({id(tensor): tensor for tensor in tensors if tensor.device.type == device}.values())
-        if sum(tensor.nbytes for tensor in moving) + HOST_RESERVE > psutil.virtual_memory().available:
+        if sum(tensor.nbytes for tensor in moving) + HOST_RESERVE > host_memory()[1]:
             return
         for tensor in moving:
             origin = tensor.device

@@ -10,10 +10,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers
 import numpy as np
-import psutil
 import torch
 
-from engine.memory.limits import host_capacity
+from engine.memory.limits import host_capacity, host_memory
 from engine.train.backends.backend import Batch, State
 from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
@@ -173,7 +172,7 @@ class MLXBackend:
         self._weights = {name: _to_mlx(weights[name]) for name in self._weights}
 
     def unified_memory(self) -> dict[str, int]:
-        limit = mx.device_info().get("max_recommended_working_set_size") or psutil.virtual_memory().total
+        limit = mx.device_info().get("max_recommended_working_set_size") or host_memory()[0]
         return {
             "unified_active": int(mx.get_active_memory()),
             "unified_cache": int(mx.get_cache_memory()),

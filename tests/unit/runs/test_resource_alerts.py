@@ -23,7 +23,7 @@ def test_low_memory_is_reported_once_until_it_recovers(tmp_path: Path) -> None:
     assert counts == [0, 1, 0, 0, 0, 0, 1]
     ((what, text),) = ResourceAlerts(tmp_path, tmp_path).check(ram(0.5), None)
     assert what == "pressure"
-    assert "0.5 GB of 24 GB" in text
+    assert "0.50 GB of 24.0 GB" in text
 
 
 def test_a_checkpoint_that_will_not_fit_is_reported_before_it_is_written(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_a_read_only_app_does_not_answer_an_out_of_memory_error(store: Run
         parts: dict[str, int] = {}
         writer.write(Oom(where="forward", wanted=1 << 30, parts=parts, action="ask", micro=8, accum=1))
         writer.write(State(phase="paused", reason="out of memory"))
-        await until(pilot, lambda: "Out of memory (forward) · automatic in" in on_screen(app, "Notice"))
+        await until(pilot, lambda: "Out of memory (forward) · automatic at" in on_screen(app, "Notice"))
         assert isinstance(app.screen, MonitorScreen)
 
 

@@ -28,7 +28,7 @@ from tui.app.screens.run_requests import RunRequests
 from tui.app.state import log_buffer, since_left
 from tui.app.state.console_end import has_printed
 from tui.app.state.log_buffer import LogLine, LogPage
-from tui.app.state.outlook import Checkpoints, newest_checkpoint, seconds_left
+from tui.app.state.outlook import Checkpoints, newest_checkpoint
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
@@ -349,9 +349,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _oom_answers(self, oom: Oom) -> str:
         """Return the keys that answer an out-of-memory error, and when the run continues without an answer."""
-        minutes, seconds = divmod(round(seconds_left(oom.t, self._oom_wait, time.time())), 60)
         keys = [] if self.app.read_only else [f"{self._key('tune')} reduce memory", f"{self._key('resume')} retry"]
-        return " · ".join([*keys, f"automatic in {minutes}:{seconds:02d}"])
+        return " · ".join([*keys, self.continues_at(oom)])
 
     def _key(self, id: str) -> str:
         """Return the key of an action, as the user has set it."""

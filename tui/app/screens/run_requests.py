@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from textual import work
@@ -13,6 +14,7 @@ from engine.events.requests import CheckpointRequest, PauseRequest, ResumeReques
 from engine.events.types import Oom
 from profiles.errors import UserError
 from tui.app.screens.navigation import Navigation
+from tui.app.state.outlook import seconds_left
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -25,6 +27,7 @@ class RunRequests(Navigation):
     run: RunDir
     _oom: Oom | None = None  # the oom record that waits for the user's answer
     _oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
+    _oom_wait: float  # seconds that the run waits for the answer
 
     class Line(Message):
         """One line for the log view: what was requested, or in the tone ``bad`` why a request or a read failed."""
@@ -146,22 +149,29 @@ class RunRequests(Navigation):
             self._open_tuning(self._oom)
 
     def _open_tuning(self, oom: Oom | None) -> None:
-        from tui.app.screens.tuning import TuningScreen
+        from tui.app.screens.tuning import TuningScreen, describe_oom
 
         try:
             spec = self.run.live_spec()
         except UserError as error:
             self._say(str(error))
             return
-        self.app.push_screen(TuningScreen(spec, self._client(), oom), self._tuned)
+        title = f"{describe_oom(oom)}; {self.continues_at(oom)}" if oom else ""
+        self.app.push_screen(TuningScreen(spec, self._client(), oom, title), self._tuned)
+
+    def continues_at(self, oom: Oom) -> str:
+        """Return when the run continues without an answer: a time of day, which stays true below a dialog."""
+        now = time.time()
+        return time.strftime("automatic at %H:%M:%S", time.localtime(now + seconds_left(oom.t, self._oom_wait, now)))
 
     def _update_oom_dialog(self) -> None:
         """Open the tuning dialog once for a run that waits for an answer; close it when it was answered elsewhere."""
         from tui.app.screens.tuning import TuningScreen
 
-        top = self.app.screen
-        if self._oom is None and isinstance(top, TuningScreen) and top.answers_oom:
-            top.dismiss(None)
+        asks = any(isinstance(screen, TuningScreen) and screen.answers_oom for screen in self.app.screen_stack)
+        if self._oom is None and asks:
+            while self.app.screen is not self:  # what the dialog has opened goes with it
+                self.app.screen.dismiss(None)
         elif self.app.read_only:
             return
         elif self.is_active and self._oom is not self._oom_shown and self.view.phase == PAUSED:

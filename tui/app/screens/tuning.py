@@ -66,12 +66,16 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             super().__init__()
             self.changes = changes
 
-    def __init__(self, spec: RunSpec, client: RunClient, oom: Oom | None = None) -> None:
-        """``spec`` includes the edits made so far; ``oom`` is the record about which the run asks the user."""
+    def __init__(self, spec: RunSpec, client: RunClient, oom: Oom | None = None, title: str = "") -> None:
+        """``spec`` includes the edits made so far; ``oom`` is the record about which the run asks the user.
+
+        ``title``: what stands above it then.
+        """
         super().__init__()
         self._spec = spec
         self._client = client
         self._oom = oom
+        self._title = title or f"Live tuning: {_describe(spec)}"
         self._hardware: Hardware | None = None
         self._past_runs: list[PastRun] = []
         self._sending = False
@@ -96,8 +100,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         batch, oom, current = self._spec.batch, self._oom, _describe(self._spec)
         cancel = "Esc keeps it paused" if oom else "Esc cancels"  # q is a letter in the field of other edits
         with Dialog(f"Enter applies, Tab moves on, {cancel}", f"Enter applies, {cancel}", "Enter Tab Esc"):
-            title = _describe_oom(oom) if oom else f"Live tuning: {current}"
-            yield Static(title, classes="tuning-title", markup=False)
+            yield Static(self._title, classes="tuning-title", markup=False)
             if oom:
                 yield ForecastBars("predicted at the OOM", "predicted; what was available is not known", id="failed")
             yield ForecastBars("available to this run", id="forecast")
@@ -359,7 +362,7 @@ def _exceeds(memories: list[str]) -> str:
     return f"the forecast exceeds the memory of the {' and the '.join(memories)}"
 
 
-def _describe_oom(oom: Oom) -> str:
+def describe_oom(oom: Oom) -> str:
     short = f", {fmt.size(oom.wanted)} short" if oom.wanted else ""
     return f"Out of memory in {oom.where} at micro {oom.micro}{short}"
 
