@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +20,7 @@ from profiles.paths import expand
 from profiles.unreached import unreached
 from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
+from tui.app.state import launch_fields as fields
 from tui.app.state.packs import Packed, packed_phases
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
@@ -39,14 +40,6 @@ if TYPE_CHECKING:
     from engine.memory.prediction import Prediction
     from engine.runs.store import RunStore
     from profiles.spec import RunSpec
-
-# (field, the spec key that it overrides, label)
-_FIELDS = (
-    ("micro", "batch.micro", "micro-batch"),
-    ("accum", "batch.accum", "accumulation"),
-    ("context", "batch.context", "context"),
-    ("steps", "train.steps", "steps"),
-)
 
 _TALL = 32  # lines of a terminal from which the forecast and the levers both fit
 _SHORT = 24  # below it the description gives a line
@@ -118,7 +111,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             yield ProfileList(registry.names())
             with Vertical(id="right"):
                 yield Static("", id="description", markup=False)
-                for name, _, label in _FIELDS:
+                for name, _, label in fields.FIELDS:
                     with Horizontal(classes="field"):
                         yield Label(label)
                         yield NumberField(id=name)
@@ -193,7 +186,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self.query_one(ForecastBars).mark_stale()  # of the profile before, until this one is predicted
         self.query_one("#description", Static).update(base.description)
         self._offer_data(base)
-        for name, value in _values(base).items():
+        for name, value in fields.values(base).items():
             field = self.query_one(f"#{name}", NumberField)
             field.value, field.placeholder = ("", "auto") if value is None else (str(value), "")
         self._update_spec()
@@ -215,7 +208,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         if phase in ("", base.data.phase):
             return []
         ids = self._packed[phase].vocab_size if phase in self._packed else 0
-        named = {word.partition("=")[0] for word in also} & _names(["model.vocab_size"])
+        named = {word.partition("=")[0] for word in also} & fields.names(["model.vocab_size"])
         larger = [f"model.vocab_size={ids}"] if ids > base.model.config.vocab_size and not named else []
         return [f"data.phase={phase}", *larger]
 
@@ -224,8 +217,8 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         base = self._base
         assert base is not None
         changed: list[str] = []
-        for name, key, label in _FIELDS:
-            number, default = self.query_one(f"#{name}", NumberField).number, _values(base)[name]
+        for name, key, label in fields.FIELDS:
+            number, default = self.query_one(f"#{name}", NumberField).number, fields.values(base)[name]
             if number is None and default is not None:
                 raise SpecError(f"{label}: write a number; the profile says {default}")
             # sequences = micro × accum is kept, so a changed micro alone would change accum.
@@ -250,8 +243,8 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             return
         spec = self._spec
         self.query_one(DataLine).look(self._profile, changed)
-        self._show_text(f" $ {self._command(changed)}", "#command")
-        self._show_text(_describe_step(spec), "#size")
+        self._show_text(f" $ {fields.command(self._profile, changed, self._run_name())}", "#command")
+        self._show_text(fields.describe_step(spec), "#size")
         self._show_text("", "#message")  # the forecast may have one
         self.query_one(KeyBar).hide(frozenset())
         if self._hardware is not None:
@@ -275,7 +268,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         lever_list.show(found.levers)
         lever_list.reset()
         spec, cost = found.spec, found.cost
-        lines = [_describe_step(spec), way_table.chosen_briefly(spec, found.open)]
+        lines = [fields.describe_step(spec), way_table.chosen_briefly(spec, found.open)]
         lines += [f"about {fmt.count(cost.rate.tok_s)} tokens/s, {cost.rate.kind}: {time_of(cost)}"]
         self._show_text("\n".join(filter(None, [*lines, found.calibrated.description])), "#size")
         if message.asked.auto_micro:
@@ -288,12 +281,12 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         lever = self.query_one(LeverList).lever
         if lever is None:
             return
-        fields = {key: name for name, key, _ in _FIELDS}
+        of_key = {key: name for name, key, _ in fields.FIELDS}
         also = self.query_one("#also", Input)
-        words = [word for word in also.value.split() if word.partition("=")[0] not in _names(lever.changed)]
+        words = [word for word in also.value.split() if word.partition("=")[0] not in fields.names(lever.changed)]
         for key, (_, new) in lever.changed.items():
-            if key in fields:
-                self.query_one(f"#{fields[key]}", NumberField).value = str(new)
+            if key in of_key:
+                self.query_one(f"#{of_key[key]}", NumberField).value = str(new)
             else:
                 words.append(f"{key}={new}")
         also.value = " ".join(words)
@@ -302,16 +295,6 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         """Focus the levers, or the profiles again; in a short terminal the levers take lines from the forecast."""
         self.toggle_class("levers")
         self.query_one(LeverList if self.has_class("levers") else ProfileList).focus()
-
-    def _command(self, changed: list[str]) -> str:
-        import shlex
-
-        parts = ["mla-tui", "launch", "-p", self._profile]
-        fields = {key for _, key, _ in _FIELDS}
-        for text in changed:
-            parts += ["-s", text.partition(".")[2] if text.partition("=")[0] in fields else text]
-        name = self._run_name()
-        return shlex.join(parts + (["--name", name] if name else []))
 
     def _run_name(self) -> str | None:
         return self.query_one("#name", Input).value.strip() or None
@@ -380,24 +363,3 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         if await self.app.push_screen_wait(question) == "launch":
             self._launching = True
             launch()
-
-
-def _values(base: RunSpec) -> dict[str, int | None]:
-    """Return what the profile says for each field; None where it leaves that to the search."""
-    auto = base.auto_micro
-    return {
-        "micro": None if auto else base.batch.micro,
-        "accum": None if auto else base.accum,
-        "context": base.batch.context,
-        "steps": base.train.steps,
-    }
-
-
-def _describe_step(spec: RunSpec) -> str:
-    step = f"{fmt.exact(spec.batch.sequences)} × {fmt.exact(spec.batch.context)} tokens per step"
-    return f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters; {step}"
-
-
-def _names(keys: Iterable[str]) -> set[str]:
-    """Return the keys in every form a user may write: with their table and without."""
-    return {name for key in keys for name in (key, key.partition(".")[2])}
