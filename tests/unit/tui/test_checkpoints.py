@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
@@ -140,6 +141,23 @@ async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> N
         await until(pilot, lambda: "damaged" in lines_of(app)[1])
         await pilot.press("j", "v")
         await until(pilot, lambda: "verified" in lines_of(app)[2])
+
+
+async def test_why_a_child_process_gave_nothing_is_said(run: RunDir, store: RunStore) -> None:
+    def sampling() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if "sample" in child.cmdline()]
+
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("t", "enter")
+        await until(pilot, lambda: bool(sampling()))
+        sampling()[0].kill()
+        await until(pilot, lambda: text_of(app, "#message") == "the command was ended by SIGKILL")
+        await pilot.press("escape", "t")
+        app.screen.query_one("#prompt-text", Input).value = "x" * 200_000  # an argument of a program is shorter
+        await pilot.press("enter")
+        await until(pilot, lambda: "cannot be started: Argument list too long" in text_of(app, "#message"))
 
 
 async def test_a_sample_streams_from_a_child_process(run: RunDir, store: RunStore) -> None:

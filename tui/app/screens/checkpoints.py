@@ -282,10 +282,10 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
                 stdout.append(piece)
 
         code = await cli_process.run(command, on_output, stderr.append)
-        line = cli_process.last_line("".join(stderr))
+        line = cli_process.outcome(code, "".join(stderr))
         if topic == "export" and code == 0:
             line = f"written to {cli_process.last_line(''.join(stdout))}: {line}"
-        self.post_message(self.Status(line or (f"ended with status {code}" if code else ""), done=True))
+        self.post_message(self.Status(line, done=True))
 
     @work(group="launch", exit_on_error=True)
     async def resume(self, checkpoint: SavedCheckpoint, name: str | None, steps: int | None) -> None:

@@ -73,11 +73,11 @@ class DataScreen(AppScreen[None], actions=DATA):
     async def query_data(self, command: list[str]) -> None:
         stdout: list[str] = []
         stderr: list[str] = []
-        await cli_process.run(command, stdout.append, stderr.append)
+        code = await cli_process.run(command, stdout.append, stderr.append)
         try:
             self.post_message(self.Answered(json.loads("".join(stdout))))
         except ValueError:
-            error = cli_process.last_line("".join(stderr)) or "the data could not be read"
+            error = cli_process.outcome(code, "".join(stderr)) or "the data could not be read"
             self.post_message(self.Answered(None, error))
 
     @on(Answered)
