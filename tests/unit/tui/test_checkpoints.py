@@ -143,6 +143,19 @@ async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> N
         await until(pilot, lambda: "verified" in lines_of(app)[2])
 
 
+async def test_checkpoints_that_were_saved_and_are_gone_are_not_called_never_saved(
+    run: RunDir, store: RunStore
+) -> None:
+    saved = {"checkpoint": str(folder(run) / "ckpt_step_3"), "at": run.log_path.stat().st_size}
+    write_json(run.state_path, {**to_dict(run.state()), **saved})
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        shutil.rmtree(folder(run))
+        await until(pilot, lambda: "the checkpoints of this run are missing; mount" in text_of(app, "#message"))
+        assert "saved are not there" in "".join(lines_of(app))
+
+
 async def test_why_a_child_process_gave_nothing_is_said(run: RunDir, store: RunStore) -> None:
     def sampling() -> list[psutil.Process]:
         return [child for child in psutil.Process().children() if "sample" in child.cmdline()]

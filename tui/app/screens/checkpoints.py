@@ -47,13 +47,17 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     CSS_PATH = "../styles/checkpoints.tcss"
 
     class Listed(Message):
-        """The checkpoints, how many of other runs are in their folder, and the phase of the run."""
+        """The checkpoints, how many of other runs are in their folder, and the phase of the run.
 
-        def __init__(self, checkpoints: list[SavedCheckpoint], others: int, phase: str) -> None:
+        ``gone``: that those that were saved are not there any more, if so.
+        """
+
+        def __init__(self, checkpoints: list[SavedCheckpoint], others: int, phase: str, gone: str) -> None:
             super().__init__()
             self.checkpoints = checkpoints
             self.others = others
             self.phase = phase
+            self.gone = gone
 
     class Unreadable(Message):
         """Why the checkpoints could not be listed."""
@@ -141,16 +145,20 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
         from engine.checkpoints.ownership import checkpoints_of
+        from engine.runs.find_checkpoint import no_checkpoint
 
         has = checkpoints_of(self._run)
         others = sum(step != has.source for step in has.others)
-        return self.Listed(inventory(self._run), others, self._run.summary().phase)
+        found = inventory(self._run)
+        gone = no_checkpoint(self._run) if not found and self._run.current_state().checkpoint else ""
+        return self.Listed(found, others, self._run.summary().phase, gone)
 
     @on(Listed)
     def _show_list(self, message: Listed) -> None:
         ended = "the run was cut off" if message.phase == CUT_OFF else "the run has ended"
         hint = ended if not is_active(message.phase) else "c in the monitor saves one"
-        self._list.empty_text = _EMPTY.format(self._run.shown_name, hint)
+        never = _EMPTY.format(self._run.shown_name, hint)
+        self._list.empty_text = "the checkpoints that were saved are not there" if message.gone else never
         self._list.show(message.checkpoints)
         self.query_one(KeyBar).hide(frozenset() if message.checkpoints else _FOR_ONE)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)
@@ -159,6 +167,8 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         notes += [f"{message.others} more of other runs"] if message.others else []
         self.query_one(Heading).show(note=" · ".join(notes))
         self._show_path()
+        if message.gone:
+            self._show_text(message.gone)
 
     @on(Unreadable)
     def _show_unreadable(self, message: Unreadable) -> None:
