@@ -373,7 +373,7 @@ SCENES = (
         ((HISTORY, "e"), (r"Live tuning[\s\S]*forecast,", "tab", "tab", *"1024"), (r"tokens per step; Enter", "enter")),
     ),
     Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),)),
-    Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
+    Scene("checkpoints-none", _one("finished", 40), "no checkpoint", (("step 40/", "o"),)),
     Scene("checkpoints", _checkpoints, r"ckpt_step_150", ((HISTORY, "o"),)),
     Scene(
         "checkpoints-damaged",

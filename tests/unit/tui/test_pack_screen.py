@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui import helpers
 from tests.unit.tui.helpers import on_screen, text_of
+from tui.app import app as app_module
 from tui.app.app import MlaApp
+from tui.app.screens.checkpoints import CheckpointsScreen
 from tui.app.screens.pack import PackScreen
 from tui.app.state.packs import Pack, Packed, packed_phases
 from tui.app.widgets.bars import Heading
@@ -32,6 +35,30 @@ def write_texts(folder: Path) -> None:
     folder.mkdir()
     for number in range(40):
         (folder / f"{number}.txt").write_text(f"Text number {number} says that {number} and {number} are even. " * 20)
+
+
+def test_what_a_screen_says_of_its_parts_holds_for_no_other_screen() -> None:
+    """Textual keeps the styles of every screen that was opened."""
+    shared = {"app.tcss", "dialogs.tcss", "forecast.tcss"}
+    for path in (Path(app_module.__file__).parent / "styles").glob("*.tcss"):
+        rules = re.findall(r"^([^{}/\n]+)\{", path.read_text(), re.MULTILINE)
+        selectors = [one.strip() for rule in rules for one in rule.split(",")]
+        loose = [one for one in selectors if re.match(r"#|\.field|Prompt|NumberField|ForecastBars", one)]
+        assert path.name in shared or loose == [], (path.name, loose)
+
+
+async def test_the_output_of_a_pack_is_seen_after_the_checkpoints(
+    store: RunStore, make_run: Any, tmp_path: Path
+) -> None:
+    make_run("demo", 1)
+    app = MlaApp(store)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "demo" in on_screen(app, "#runs"))
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen))
+        app.push_screen(PackScreen(tmp_path))
+        await until(pilot, lambda: isinstance(app.screen, PackScreen) and app.screen.is_mounted)
+        await until(pilot, lambda: app.screen.query_one(TextPane).size.height > 9)
 
 
 async def test_a_pack_outlives_the_app_and_its_data_is_offered(
