@@ -248,7 +248,7 @@ class Supervisor:
             last = LastExit(reason.code, reason.signal, reason.why, attempt)
             self._write(Exit(code=reason.code, signal=reason.signal, why=reason.why))
             if reason.out_of_memory:
-                self._write(Oom(where="host", action="restart"))
+                self._write(Oom(where="host", action="restart", micro=self.state.micro, accum=self.state.accum))
             self._read_log()
         phase = self.state.phase
         if self._got_sigterm and phase == STOPPED:

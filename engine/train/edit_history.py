@@ -40,12 +40,12 @@ class EditHistory:
     starts: deque[AttemptStart]
     paused: bool
     memory: list[Oom | Edit]  # out-of-memory errors and edits, in the order of the log
-    killed: bool  # by the kernel, out of host memory, and nothing was changed since
+    killed: Oom | None  # by the kernel, out of host memory, and nothing was changed since
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> EditHistory:
         """Build it from the ``edit``, ``oom``, ``rewind``, ``start`` and acknowledging ``state`` records of a log."""
-        history = cls(deque(), deque(), deque(), False, [], False)
+        history = cls(deque(), deque(), deque(), False, [], None)
         for event in events:
             history._put(event)
         return history
@@ -53,6 +53,11 @@ class EditHistory:
     def supersede(self, changed: Iterable[str]) -> None:
         """Drop the ``changed`` keys from the edits that are still to be replayed: a new edit has just set them."""
         self.edits = _without(self.edits, changed)
+
+    def micros(self) -> list[int]:
+        """Return the micro-batches of the edits that are still to be replayed."""
+        given = [edit.changed["micro"][1] for edit in self.edits if "micro" in edit.changed]
+        return [micro for micro in given if type(micro) is int]
 
     def drop_rewinds_before(self, step: int) -> None:
         """Forget the rewinds before ``step``: the cursor in a checkpoint of that step includes them."""
@@ -74,10 +79,10 @@ class EditHistory:
         match event:
             case Oom():
                 self.memory.append(event)
-                self.killed = event.where == "host"
+                self.killed = event if event.where == "host" else None
             case Edit():
                 self.memory.append(event)
-                self.killed = False
+                self.killed = None
                 if event.ok:
                     self._put_edit(event)
             case Rewind():

@@ -34,7 +34,7 @@ from engine.train.measure.device_peak import device_peak
 from engine.train.models import pretrained
 from engine.train.not_finite import not_finite_error
 from engine.train.oom.handler import AskUser, ChangeMicro, Decision, GiveUp, OomHandler
-from engine.train.oom.markers import pop_marker, write_marker
+from engine.train.oom.markers import write_marker
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import BY
 from engine.train.oom.recognize import OutOfMemory, OutOfMemoryFailure
@@ -189,7 +189,7 @@ class Trainer:
             self._end_not_finite(result)
         self._record_step(result)
         if growth := self.oom.growth(self.spec):
-            self._apply(growth)
+            self._apply(growth, self.spec)
 
     def _between_micro_batches(self, progress: MicroBatchDone) -> None:
         self._process_urgent_commands()
@@ -234,7 +234,7 @@ class Trainer:
         if retry:
             self.backend.discard_window()
         self.backend.empty_cache()
-        self._apply(self.oom.decide(failure, self.spec))
+        self._apply(self.oom.decide(failure, self.spec), self.spec)
         if retry:
             return
         if self.oom.can_save(failure) and self.step:
@@ -243,21 +243,20 @@ class Trainer:
 
     def _answer_earlier_oom(self) -> None:
         """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's out-of-memory error."""
-        micro = self.spec.batch.micro
-        marker = self.ranks.run_on_rank_zero(lambda: pop_marker(self.out, micro))
-        if failure := self.oom.unanswered(self._history, marker, self.spec):
-            self._apply(self.oom.decide(failure, self.spec))
+        if unanswered := self.oom.unanswered(self._history, self.spec):
+            self._apply(self.oom.decide(*unanswered), unanswered[1])
 
-    def _apply(self, decision: Decision) -> None:
+    def _apply(self, decision: Decision, before: RunSpec) -> None:
+        """Do what was decided about a spec: that of the run, or the one with which an earlier attempt failed."""
         match decision:
             case GiveUp():
                 raise OutOfMemoryFailure(decision.error)
             case AskUser():
                 if not self._pause(decision.reason, timeout=decision.timeout):
-                    self._apply(decision.otherwise)
+                    self._apply(decision.otherwise, before)
             case ChangeMicro():
                 new = self.spec.with_batch(micro=decision.micro)
-                self._change(new, changed(self.spec, new), BY, decision.why)
+                self._change(new, changed(before, new), BY, decision.why)
 
     # -- commands
 

@@ -18,10 +18,12 @@ from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
 from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory
+from engine.train.oom.markers import pop_marker
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import MicroFitter
 from engine.train.oom.recognize import HOST, OutOfMemory, requested
 from engine.train.phases import OPTIMIZER
+from profiles.errors import SpecError
 from profiles.spec import RunSpec
 
 
@@ -122,15 +124,21 @@ class OomHandler:
         self._monitor.record_oom(failure, spec, f"validate {rows} at once", None)
         return rows
 
-    def unanswered(self, history: EditHistory, marker: OutOfMemory | None, spec: RunSpec) -> OutOfMemory | None:
-        """The out-of-memory error that ended an earlier attempt before anything was done about it, or None.
+    def unanswered(self, history: EditHistory, spec: RunSpec) -> tuple[OutOfMemory, RunSpec] | None:
+        """Return what ended an earlier attempt out of memory before anything was done about it, and with which spec.
 
-        ``marker`` is what another rank left; the kernel's kill is in the ``history``.
+        Another rank has left a marker, the kernel's kill is in the ``history``. Its micro-batch may be that of an edit
+        behind the checkpoint, which this attempt has yet to make again.
         """
-        failure = marker
-        if failure is None and history.killed and self._hardware.device != "cuda":  # there micro takes no host memory
-            failure = OutOfMemory(HOST, None, "the kernel killed the trainer")
-        return failure if spec.batch.micro > 1 or spec.memory.oom == "fail" else None
+        largest = max([spec.batch.micro, *history.micros()])
+        failure = self._ranks.run_on_rank_zero(lambda: pop_marker(self._out, largest))
+        killed = history.killed if self._hardware.device != "cuda" else None  # there micro takes no host memory
+        if failure is None and killed:
+            failure = OutOfMemory(HOST, None, "the kernel killed the trainer", killed.micro)
+        if failure is None:
+            return None
+        failed = _with_micro(spec, failure.micro)
+        return (failure, failed) if failed.batch.micro > 1 or spec.memory.oom == "fail" else None
 
     def _error(self, failure: OutOfMemory, spec: RunSpec, why: str, capacity: int | None = None) -> str:
         """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
@@ -147,3 +155,11 @@ class OomHandler:
             return None
         larger = self._ranks.run_on_rank_zero(lambda: self._fitter.higher(spec, self._backend.capacity()))
         return None if larger is None else ChangeMicro(larger, "there is room again")
+
+
+def _with_micro(spec: RunSpec, micro: int | None) -> RunSpec:
+    """Return ``spec`` with another ``micro``, or as it is where its sequences are not those of that micro."""
+    try:
+        return spec.with_batch(micro=micro) if micro else spec
+    except SpecError:
+        return spec

@@ -22,7 +22,8 @@ def write_marker(out: Path, failure: OutOfMemory, rank: int, micro: int) -> None
 def pop_marker(out: Path, micro: int) -> OutOfMemory | None:
     """Remove all markers below ``out`` and return one of them, or None.
 
-    A marker of a larger micro-batch than ``micro`` has been answered already: the run has been made smaller since.
+    A marker of a larger micro-batch than ``micro``, the largest that the run still has or comes to, has been answered
+    already: the run has been made smaller since.
     """
     found = None
     for path in out.glob(".oom.*"):
@@ -32,5 +33,5 @@ def pop_marker(out: Path, micro: int) -> OutOfMemory | None:
         wanted = content.get("wanted")
         if type(content.get("micro")) is int and content["micro"] <= micro and isinstance(wanted, int | None):
             text = f"rank {path.name[5:]}: {content.get('text')}"
-            found = OutOfMemory(str(content.get("where")), wanted, text)
+            found = OutOfMemory(str(content.get("where")), wanted, text, content["micro"])
     return found

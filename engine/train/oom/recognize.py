@@ -29,11 +29,12 @@ _MESSAGES = re.compile(
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
     """``where`` it happened (forward, backward, optimizer, validation, host), the bytes ``wanted`` if known, one line
-    of ``text``."""
+    of ``text``; of an error of an earlier attempt its ``micro``, if known."""
 
     where: str
     wanted: int | None
     text: str
+    micro: int | None = None
 
 
 class OutOfMemoryFailure(UserError):

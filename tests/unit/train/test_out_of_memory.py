@@ -18,7 +18,7 @@ import torch
 
 from engine.checkpoints import checkpoint
 from engine.events.requests import ResumeRequest, SetRequest, TrainerRequest
-from engine.events.types import Command, Oom
+from engine.events.types import Command, Edit, Oom
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
@@ -26,7 +26,9 @@ from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
 from engine.train.main import Attempt, exit_status_of
 from engine.train.main import train as train_attempt
+from engine.train.oom.markers import write_marker
 from engine.train.oom.micro_fitter import GROW_AFTER
+from engine.train.oom.recognize import OutOfMemory
 from engine.train.run_state import RunState
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -240,6 +242,25 @@ def test_after_a_kill_by_the_oom_killer_the_run_restarts_with_a_smaller_micro(na
     assert run.spec.batch.micro < 4
     assert log.of("edit")[0]["by"] == "oom"
     assert len(log.of("oom")) == 2
+
+
+@pytest.mark.parametrize("rank", [None, 1], ids=["the kernel's kill", "another rank's error"])
+def test_an_edit_behind_the_checkpoint_that_did_not_fit_is_not_made_again(
+    nano: MakeSpec, tmp_path: Path, rank: int | None
+) -> None:
+    """The restart begins with the micro-batch of before; what is lowered is the one that ran out of memory."""
+    log = RecordingReporter()
+    log.record(Edit(ok=True, step=3, changed={"micro": (2, 4)}, by="command line"))
+    if rank is None:
+        log.record(Oom(where="host", action="restart", micro=4))
+    else:
+        (tmp_path / "out").mkdir()
+        write_marker(tmp_path / "out", OutOfMemory("host", None, "no memory"), rank, 4)
+    run = train(nano("micro=2", "steps=5"), tmp_path / "out", log)
+    asked = log.of("oom")[-1]
+    assert (asked["micro"], asked["action"]) == (4, "micro 2")
+    assert [edit["changed"]["micro"] for edit in log.of("edit")] == [[2, 4], [4, 2]]
+    assert run.spec.batch.micro == 2
 
 
 def test_memory_is_logged_at_the_start_and_after_every_change(nano: MakeSpec, tmp_path: Path) -> None:
