@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -12,6 +13,7 @@ from data.pack.sources import Source
 from profiles.errors import UserError
 from profiles.install_command import install_extra
 from profiles.printable import brief
+from profiles.reader import open_regular
 
 LIMIT = 64 << 20  # bytes of a document
 TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
@@ -22,6 +24,7 @@ TOO_MANY = "more fields than the header"
 NO_TEXT = "without text under --text-key"
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_ROWS = re.compile(rb"\s*\[\s*\{")
 _JSONL = (".jsonl", ".ndjson")
 _CSV = {".csv": ",", ".tsv": "\t"}
 _OF_ROWS = {".parquet", *_JSONL, *_CSV}
@@ -49,6 +52,17 @@ def is_one_document(path: str) -> bool:
     """Return whether a file without a separator in it is a document, byte for byte."""
     kind = suffix_of(path)
     return kind not in _OF_ROWS and kind not in COMPRESSED
+
+
+def has_rows_as_text(path: str) -> bool:
+    """Return whether a ``.json`` file is an array of objects: others take these for rows, here the file is a text."""
+    if suffix_of(path) != ".json":
+        return False
+    try:
+        with open_regular(path) as file:
+            return _ROWS.match(file.read(1 << 12).removeprefix(_BOM)) is not None
+    except OSError:  # said where it is read
+        return False
 
 
 def check_readable(path: str) -> None:

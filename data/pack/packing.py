@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data.pack.batches import FileEnd, group_tasks, read_batches
-from data.pack.documents import check_readable
+from data.pack.documents import check_readable, has_rows_as_text
 from data.pack.encode_batch import encode_batch
 from data.pack.encoder import Encoder
 from data.pack.journal import COUNTED, Progress, StateFolder, write_durable
@@ -104,6 +105,11 @@ class _Packing:
     def _build(self, progress: Progress) -> None:
         """Make the data set in the state folder, from where ``progress`` is. Raise ``UserError`` and ``OSError``."""
         existing = check_target(self._request)
+        for path in filter(has_rows_as_text, self._request.sources):
+            self._report.note(
+                f"{path}: is an array of JSON, packed as the text it is; to pack the texts in it make rows of it first:"
+                f" jq -c '.[]' {shlex.quote(path)} > rows.jsonl"
+            )
         tokenizer = given_tokenizer(self._request)
         vocabulary = self._vocabulary(self._request.target, existing) if tokenizer is not None else None
         with ThreadPoolExecutor(1, "load") as thread:

@@ -72,6 +72,18 @@ def test_each_row_of_a_table_is_a_document(tmp_path: Path, tokenizer: Path, name
     assert packed.progress.skipped.to_dict() == {}
 
 
+def test_an_array_of_json_is_said_to_be_packed_as_text(tmp_path: Path, tokenizer: Path) -> None:
+    array, report = json.dumps([{"text": "one"}, {"text": "two"}], indent=1), Notes()
+    write_files(tmp_path, {"a.json": array, "package.json": '{"name": "x"}', "empty.json": ""})
+    files = [tmp_path / name for name in ("a.json", "package.json", "empty.json")]
+    packed = pack_into(tmp_path / "out", *files, tokenizer=tokenizer, val=0, report=report)
+    assert array in documents(packed)
+    assert [line for line in report.lines if "is an array of JSON, packed as the text it is" in line] == report.lines[
+        :1
+    ]
+    assert f"jq -c '.[]' {files[0]} > rows.jsonl" in report.lines[0]
+
+
 def test_parquet(tmp_path: Path, tokenizer: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
