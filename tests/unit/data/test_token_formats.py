@@ -223,7 +223,8 @@ def test_files_that_do_not_say_their_type_are_of_the_one_that_dataset_json_names
 
 
 def imported(root: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    argv = ["data", "import", str(root / "source"), "--phase", "p", "--out", str(root / "out"), *options]
+    phase = [] if "--phase" in options else ["--phase", "p"]
+    argv = ["data", "import", str(root / "source"), *phase, "--out", str(root / "out"), *options]
     code = main.main(argv)
     captured = capsys.readouterr()
     return code, captured.out + captured.err

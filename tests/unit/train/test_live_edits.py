@@ -84,7 +84,7 @@ def test_the_live_spec_is_logged_after_an_edit_and_after_its_replay(nano: MakeSp
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in log.of("spec")] == [(0, 1.0), (5, 0.5)]
     resumed = RecordingReporter()
     resumed.events = [event for event in log.events if isinstance(event, Edit)]
-    Trainer(RunState(spec), build_backend(spec, SingleRank()), resumed, tmp_path / "out").run(
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), resumed, tmp_path / "out", run="run").run(
         tmp_path / "out" / "ckpt_step_4", None
     )
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in resumed.of("spec")] == [(4, 1.0), (5, 0.5)]
