@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ class StateFolder:
                     f"{path}: another process packs there now: wait for it, or choose another --phase"
                 ) from None
             os.close(self._fd)
+
+    def clear(self, last: Sequence[str]) -> None:
+        """Remove the folder: the files ``last`` after everything else and in this order, so that what is left tells
+        how far this came where it is interrupted."""
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in last:
+                path.unlink()
+        for name in last:
+            (self.path / name).unlink(missing_ok=True)
+        self.path.rmdir()
 
     def discard(self) -> None:
         """Remove the folder, and those above it that were made for it and hold nothing else."""

@@ -93,13 +93,16 @@ class _Packing:
         content = self._state.read(_PROGRESS)
         path = self._state.path / _PROGRESS
         progress = Progress.from_dict(content, path) if content else Progress(given=_no_counts(self._request))
+        if progress.complete and not self._built.exists() and self._state.read(_REQUEST) is None:
+            path.unlink()  # that pack is done: it was killed in `clear`
+            progress = Progress(given=_no_counts(self._request))
         if progress.complete:
             self._check_begun(self._request.identity())
         else:
             self._build(progress)
         if progress.documents:
             publish(self._built, self._request.target)
-        shutil.rmtree(self._state.path)
+        self._state.clear(last=(_REQUEST, _PROGRESS))
         return Packed(self._request.target, read_json(self._request.target / DATASET_JSON), progress)
 
     def _build(self, progress: Progress) -> None:

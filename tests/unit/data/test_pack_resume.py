@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,7 +21,8 @@ from tests.unit.data.packs import Notes, contents, documents, make_tokenizer, pa
 from tui.cli.main import main
 
 # Forks a process that packs for each line it reads, which is faster than to start Python each time. Batches of little
-# text, and a commit after each, give a small pack many moments to be killed at: some time after a number of commits.
+# text, and a commit after each, give a small pack many moments to be killed at: some time after a number of commits, or
+# before a number of files and folders are removed once the data is there.
 PACKER = """
 import os, signal, sys, threading
 from pathlib import Path
@@ -29,17 +31,24 @@ from tests.unit.data.packs import pack_into
 batches.BATCH_BYTES, packing._COMMIT_SECONDS, packing._COMMIT_SHARE = 200, 0, 0
 commit = packing._Packing._commit
 for line in sys.stdin:
-    out, tokenizer, source, commits, delay = line.split()
-    left = int(commits)
+    out, tokenizer, source, commits, delay, removals = line.split()
+    left, kept = int(commits), int(removals)
     def counted(self, merger):
         global left
         commit(self, merger)
         left -= 1
         if not left:
             threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    def removed(event, arguments):
+        global kept
+        if event in ("os.remove", "os.rmdir") and Path(out, "p", "dataset.json").exists():
+            kept -= 1
+            if not kept:
+                os.kill(os.getpid(), signal.SIGKILL)
     pid = os.fork()
     if not pid:
         packing._Packing._commit = counted
+        sys.addaudithook(removed)
         pack_into(Path(out), source, tokenizer=Path(tokenizer), shard_tokens=2000, workers=2)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
@@ -59,10 +68,15 @@ class Packer:
             [sys.executable, "-c", PACKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, out: Path, tokenizer: Path, source: Path, commits: int = 0, delay: float = 0.0) -> int:
-        """Pack, in a process that is killed ``delay`` seconds after so many commits; return its exit code."""
+    def run(
+        self, out: Path, tokenizer: Path, source: Path, commits: int = 0, delay: float = 0.0, removals: int = 0
+    ) -> int:
+        """Pack, in a process that is killed ``delay`` seconds after so many commits; return its exit code.
+
+        Or in one that is killed where it would remove a file or a folder, the one of number ``removals``.
+        """
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(f"{out} {tokenizer} {source} {commits} {delay}\n")
+        self._process.stdin.write(f"{out} {tokenizer} {source} {commits} {delay} {removals}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -81,13 +95,39 @@ def test_a_pack_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path
     progress = out / ".p-packing" / "progress.json"
     seen = []
     while packer.run(out, tokenizer, source, rng.randint(1, 25), rng.uniform(0, 0.01)):
+        if not progress.exists():  # killed when it was done
+            break
         seen.append(json.loads(progress.read_text())["position"])
         assert not (out / "p" / "dataset.json").exists() or json.loads(progress.read_text())["complete"]
     packer.close()
     assert len(seen) > 2
     assert seen == sorted(seen)
     assert contents(out) == contents(tmp_path / "whole")
-    assert [path.name for path in out.iterdir()] == ["p"]
+    assert {path.name for path in out.iterdir()} <= {"p", ".p-packing"}
+    assert not (out / ".p-packing").exists() or not os.listdir(out / ".p-packing")
+
+
+def test_a_pack_that_is_killed_while_it_clears_up_is_done(tmp_path: Path, tokenizer: Path) -> None:
+    """It was published by then; what is left of its state is in nobody's way."""
+    source, more = write_files(tmp_path / "in", texts(9)), write_files(tmp_path / "more", texts(60, 1))
+    packer, removals, codes = Packer(), 0, []
+    whole = contents(pack_into(tmp_path / "whole", source, tokenizer=tokenizer, shard_tokens=2000).target)
+    while removals := removals + 1:
+        out = tmp_path / str(removals)
+        codes.append(packer.run(out, tokenizer, source, removals=removals))
+        assert contents(out / "p") == whole
+        if codes[-1] == 0:
+            break
+        if removals % 2:
+            with contextlib.suppress(UserError):  # "exists", where it could not be known that this one was killed
+                pack_into(out, source, tokenizer=tokenizer, shard_tokens=2000)
+            assert [path.name for path in out.iterdir()] == ["p"]
+        unfinished = (out / ".p-packing/progress.json").exists() and (out / ".p-packing/request.json").exists()
+        if not unfinished:
+            assert pack_into(out, more, append=True, shard_tokens=2000).progress.documents
+            assert [path.name for path in out.iterdir()] == ["p"]
+    packer.close()
+    assert len(codes) > 3
 
 
 def test_added_documents_leave_the_others_and_their_shards_alone(tmp_path: Path, tokenizer: Path) -> None:
