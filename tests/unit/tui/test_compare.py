@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
+from data.fingerprint import Fingerprint, ShardPrint
 from engine.events.labels import change_note, change_tags
 from engine.events.log import LogWriter
+from engine.events.run_dir import RunDir
 from engine.events.types import Step, Val
 from engine.host.files import read_json, write_json
 from engine.host.struct_json import to_dict
@@ -286,6 +289,51 @@ def test_compare_shows_the_edits_of_a_run(store: RunStore, make_run: Any, capsys
     assert "context" not in text.partition("differences")[2] and "stop_step" not in text
     assert main(["compare", "one", "two", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["differences"]["batch.micro"] == [8, [8, 4]]
+
+
+def record_data(run_dir: RunDir, tokenizer: str = "one" * 9, **tokens: int) -> Path:
+    """Write what a trainer records of the shards that it reads, one of each split."""
+    splits: dict[str, tuple[ShardPrint, ...]] = {
+        split: (ShardPrint(f"{split}.bin", 9, n, "uint16", 0, 64, f"{n}", ""),) for split, n in tokens.items()
+    }
+    data = Fingerprint(splits, tokenizer)
+    write_json(run_dir.data_path(data.digest), data.to_dict())
+    write_json(run_dir.state_path, {**to_dict(run_dir.state()), "data": data.digest})
+    return run_dir.data_path(data.digest)
+
+
+def test_runs_that_read_different_data_are_compared_with_a_note(
+    store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compared() -> str:
+        assert main(["compare", "one", "two"]) == 0
+        return capsys.readouterr().out
+
+    first, second = make_run("one", 20)[0], make_run("two", 40)[0]
+    record_data(first, train=5000, val=300)
+    assert "different" not in (text := compared()) and "train data  A 5,000 tokens, " in text and "B –" in text
+    record_data(second, train=5000, val=300)
+    assert "different" not in (text := compared()) and "the specs are equal" in text
+    record_data(second, train=5001)
+    assert "\ntrained on different data\n" in (text := compared()) and "  B 5,001 tokens, " in text
+    record_data(second, train=5000, val=301)
+    assert "\nvalidated on different data\n" in (text := compared()) and "train data" not in text
+    record = record_data(second, "two" * 9, train=5001, val=301)
+    assert "\ndifferent tokenizers: compare bits per byte, not losses\n" in (text := compared())
+    assert "tokenizer   A oneoneon  B twotwotw" in text
+    record.write_text("{")
+    assert "different" not in compared()
+
+
+async def test_the_heading_says_that_the_data_differs(store: RunStore, make_run: Any) -> None:
+    record_data(make_run("one", 20)[0], train=5000, val=300)
+    record_data(make_run("two", 40)[0], train=5000, val=301)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_compare(pilot, store, 2)
+        await until(pilot, lambda: "validated on different data" in on_screen(app, "Heading"))
+        await pilot.press("d")
+        await until(pilot, lambda: "val data  A 301 tokens" in on_screen(app, "#specs"))
 
 
 def test_compare_refuses_with_a_line(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:

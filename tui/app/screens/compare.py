@@ -21,7 +21,8 @@ from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
 from tui.app.state import step_range as step_ranges
 from tui.app.state.comparison import LETTERS, REQUIRED_SERIES, ComparedRun, RunReader, RunUpdate
-from tui.app.state.spec_diff import flat_spec
+from tui.app.state.data_read import data_note
+from tui.app.state.spec_diff import compared_spec
 from tui.app.state.step_range import StepRange
 from tui.app.state.x_axis import AXES, STEP, TIME
 from tui.app.widgets.bars import Heading, KeyBar
@@ -193,7 +194,8 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
             return f"{' '.join(without)}: no {_METRICS[self._metric].title} {_AXIS_TITLES[axis].split(' since')[0]}"
         selected = self.runs[self._legend.cursor]
         labels = "" if self._legend.shows_labels else describe_labels(selected.summary)
-        return f"{selected.letter}: {labels}" if labels else self._hint
+        notes = [data_note([run.data for run in self.runs]), f"{selected.letter}: {labels}" if labels else self._hint]
+        return " · ".join(filter(None, notes))
 
     @on(Legend.CursorMoved)
     def _selected(self) -> None:
@@ -209,7 +211,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
 
     @work(group="specs", exclusive=True, exit_on_error=True)
     async def read_specs(self) -> None:
-        specs = await asyncio.to_thread(lambda: [flat_spec(run_dir) for run_dir in self._runs])
+        specs = await asyncio.to_thread(lambda: [compared_spec(run_dir) for run_dir in self._runs])
         self.post_message(self.SpecsRead(specs))
 
     # Actions

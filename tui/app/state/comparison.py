@@ -6,7 +6,7 @@ import asyncio
 import math
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from engine.events.series import CAPACITY, Bucket, Point, Series
 from engine.events.status import Summary
 from engine.runs.client import RunClient
 from profiles.errors import UserError
+from tui.app.state.data_read import data_read
 from tui.app.state.x_axis import STEP, TIME, TOKENS, interpolate
 
 if TYPE_CHECKING:
@@ -37,10 +38,14 @@ def check_run_count(count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
-    """A run's summary, and parts (buckets by series, ``since``): they replace all buckets from ``since`` on."""
+    """A run's summary, and parts (buckets by series, ``since``): they replace all buckets from ``since`` on.
+
+    ``data`` is what ``data_read`` returns of the run.
+    """
 
     summary: Summary
     parts: tuple[tuple[dict[str, list[Bucket]], float | None], ...] = ()
+    data: dict[str, str] = field(default_factory=dict)
 
 
 class RunReader:
@@ -53,6 +58,7 @@ class RunReader:
         self._last = 0.0  # step
         self._room = 0  # buckets that can be added before a series of the run's history halves
         self._attempt: int | None = None
+        self._data: dict[str, str] = {}
         self._read_to_end = False
         self._ended = False
 
@@ -68,7 +74,8 @@ class RunReader:
         # A restart repeats steps. A series that has halved has other buckets.
         if attempt != self._attempt or step < self._last or self._room <= 0:
             self._known, self._room, self._read_to_end, self._last = set(), CAPACITY, False, 0.0
-            self._attempt, new = attempt, list(names)
+            self._attempt, self._data, new = attempt, {}, list(names)
+        self._data = self._data or await asyncio.to_thread(data_read, self._run)
         parts: list[tuple[dict[str, list[Bucket]], float | None]] = []
         if self._known and not self._read_to_end:
             parts.append(await self._read(sorted(self._known), self._last))
@@ -83,7 +90,7 @@ class RunReader:
         # The summary was read before the series, and nothing is written after the end.
         self._read_to_end = not is_active(summary.phase)
         self._ended = has_ended(summary.phase)
-        return RunUpdate(summary, tuple(parts))
+        return RunUpdate(summary, tuple(parts), self._data)
 
     async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, list[Bucket]], float | None]:
         answer = await self._client.history(names, CAPACITY, since)
@@ -97,6 +104,7 @@ class ComparedRun:
         self.letter = letter
         self.summary = Summary(id=id, phase=STARTING)  # until it is read
         self.hidden = False
+        self.data: dict[str, str] = {}
         self.series: dict[str, Series] = {}
         self._values: dict[str, array[float]] = {}
         self._points: dict[tuple[str, str, int], list[Point]] = {}
@@ -107,7 +115,7 @@ class ComparedRun:
         return self.summary.name or self.summary.id
 
     def apply(self, update: RunUpdate) -> None:
-        self.summary = update.summary
+        self.summary, self.data = update.summary, update.data
         for series, since in update.parts:
             for name, buckets in series.items():
                 known = self.series.setdefault(name, Series())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.host.files import read_json
 from profiles.printable import brief_key, one_line
+from tui.app.state.data_read import data_read
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -38,6 +39,12 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
             flat[brief_key(table)] = inner
     live = run.current_state().live or {}
     return flat | {key: Edited(flat[key], live[key]) for key in live if key in flat and flat[key] != live[key]}
+
+
+def compared_spec(run: RunDir) -> dict[str, Any]:
+    """Return the flat spec and which data the run has read; empty if ``spec.json`` is missing or damaged."""
+    spec = flat_spec(run)
+    return spec | data_read(run) if spec else {}
 
 
 def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

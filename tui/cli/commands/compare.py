@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     from engine.runs.store import RunStore
     from tui.app.state.comparison import check_run_count
-    from tui.app.state.spec_diff import differences, flat_spec
+    from tui.app.state.data_read import data_note
+    from tui.app.state.spec_diff import compared_spec, differences
 
     store = RunStore()
     run_dirs = {run_dir.id: run_dir for run_dir in map(store.find, args.runs)}
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f"compare: {next(iter(run_dirs))}: only one run; name two or more (mla-tui ls lists them)")
     check_run_count(len(run_dirs))
     runs = asyncio.run(_read(list(run_dirs.values())))
-    specs = [flat_spec(run_dir) for run_dir in run_dirs.values()]
+    specs = [compared_spec(run_dir) for run_dir in run_dirs.values()]
     rows = _rows(runs, args.by)
     differing = differences([spec for spec in specs if spec])
     evals = [_evals_of(run_dir) for run_dir in run_dirs.values()]
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     phases = [phase_name(run.summary) for run in runs]
     print("\n".join(_table(rows, phases, args.by, _common_x(runs, args.by))))
+    if note := data_note([run.data for run in runs]):
+        print(note)
     for row in rows:
         if labels := [*(f"#{tag}" for tag in row["tags"]), *filter(None, [row["note"]])]:
             print(f"{row['letter']}: {' '.join(labels)}")
@@ -191,7 +194,7 @@ def _difference_lines(differing: dict[str, list[Any]], letters: list[str]) -> li
     from tui.app.state.spec_diff import group_by_value
 
     width = max(map(len, differing))
-    lines = ["differences of the specs"]
+    lines = ["differences of the specs and the data"]
     for key, values in differing.items():
         lines.append(f"  {key:<{width}}" + "".join(f"  {who} {text}" for who, text in group_by_value(values, letters)))
     return lines

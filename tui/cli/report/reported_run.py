@@ -14,7 +14,7 @@ from engine.events.run_dir import RunDir
 from engine.events.series import Point
 from engine.events.status import Summary
 from engine.events.types import Alert, Edit, Event, Exit, Oom, Rewind, Start, State
-from tui.app.state.spec_diff import flat_spec
+from tui.app.state.spec_diff import compared_spec
 
 MAX_INCIDENTS = 200  # the first and the newest of them; a run in a crash loop may have thousands
 
@@ -55,7 +55,7 @@ def read_run(letter: str, run: RunDir) -> ReportedRun:
     series = {name: list(one.points) for name, one in history.series.items() if len(one)}
     marks = [mark for mark in history.marks.to_list() if mark.kind != "checkpoint"]
     return ReportedRun(
-        letter, run.summary(), flat_spec(run), series, marks, newest, incidents.all(), incidents.left_out
+        letter, run.summary(), compared_spec(run), series, marks, newest, incidents.all(), incidents.left_out
     )
 
 
