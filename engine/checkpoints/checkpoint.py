@@ -64,7 +64,7 @@ def save(
         raise CheckpointError(f"{final}: is there already, of {whose}; move it away, and the next save takes its place")
     try:
         make_dirs(out)
-        _clean_up(out)
+        clean_up(out)
         temporary.mkdir()
         files = {f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", state[name]) for name in state}
         files["trainer.json"] = _write_json(temporary / "trainer.json", _finite(metadata))
@@ -83,7 +83,7 @@ def save(
         raise CheckpointError(f"{final}: {error.strerror or error}{of}") from None
     finally:
         with contextlib.suppress(OSError):  # the next save tries again
-            _clean_up(out)
+            clean_up(out)
     return final, sum(file["bytes"] for file in files.values())
 
 
@@ -297,8 +297,8 @@ def _replaced(path: Path) -> Path:
     return path.with_name(f"{path.name}.replaced")
 
 
-def _clean_up(out: Path) -> None:
-    """Finish or undo the save of a process that died. Raises ``OSError``."""
+def clean_up(out: Path) -> None:
+    """Finish or undo the save, and the deletion, of a process that died. Raises ``OSError``."""
     for path in list(out.iterdir()):
         if path.name.startswith((".ckpt_step_", ".latest.")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

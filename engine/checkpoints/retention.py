@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.hold import released
+from engine.host.process import is_locked
 from profiles.errors import UserError
 
 
@@ -55,7 +56,10 @@ def delete_all(out: Path, those: list[int]) -> None:
     try:
         for step in those:
             checkpoint.remove(checkpoint.path_of_step(out, step))
-        if not checkpoint.steps(out):
+        lock = out / ".lock"
+        if not checkpoint.steps(out) and not is_locked(lock):
+            checkpoint.clean_up(out)  # a run that was killed may have left half a checkpoint
+            lock.unlink(missing_ok=True)
             (out / "latest").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 out.rmdir()

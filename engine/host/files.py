@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.host.private_dirs import private_opener
+from engine.host.process import start_ticks
 from profiles import reader
 from profiles.errors import UserError
 
@@ -37,6 +38,15 @@ def write_atomic(path: Path, content: bytes, fsync: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what processes that were killed in ``write_atomic`` have left in ``folder``."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.glob(".*.*")):
+            pid = path.name.rpartition(".")[2]
+            if pid.isdecimal() and start_ticks(int(pid)) is None:
+                path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

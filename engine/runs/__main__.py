@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
-from engine.host.files import write_stderr
+from engine.host.files import remove_temporaries, write_stderr
 from engine.host.process import Lock, process_identity
 from engine.runs.supervisor import Supervisor
 from profiles.errors import UserError
@@ -32,12 +32,19 @@ def main() -> int:
         return 1
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    remove_temporaries(run_dir.path)
+    remove_temporaries(run_dir.home)
     try:
         supervisor = Supervisor(run_dir, lock)
+    except (OSError, UserError) as error:
+        write_stderr(f"{error}")
+        return 1
+    try:
         asyncio.run(supervisor.run())
     except UserError as error:
         write_stderr(str(error))
         return error.exit_code
+    remove_temporaries(run_dir.path)
     lock.release()
     if supervisor.files.needs_successor:
         start_supervisor(run_dir)

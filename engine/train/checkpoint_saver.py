@@ -6,6 +6,7 @@ next step. Before anything changes those tensors, ``wait`` must be called.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -63,6 +64,14 @@ class CheckpointSaver:
         if path.parent == self._out:  # else the run's own folder has no checkpoint of it yet
             self.saved_step = step
             self._folder.note_saved(step)
+            if self._ranks.rank == 0 and path == checkpoint.latest(self._out):
+                self._finish_killed_save()
+
+    def _finish_killed_save(self) -> None:
+        """Do what an attempt that was killed had not done: after the last step of a run no other save does it."""
+        with contextlib.suppress(OSError):  # the next save tries again
+            checkpoint.clean_up(self._out)
+        apply_retention(self._out, self._keep, self.best[1] if self.best else None, self._run)
 
     def is_saved(self, step: int) -> bool:
         """Return whether a checkpoint of the current state, of ``step``, is there; the same on all ranks."""

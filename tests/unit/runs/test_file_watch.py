@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,7 +13,9 @@ from engine.events.log import LogWriter, read_all
 from engine.events.planned import Planned
 from engine.events.types import Edit, State
 from engine.host.process import Lock
+from engine.host.programs import SUPERVISOR, python_module
 from engine.runs.file_watch import FileWatch
+from tests.unit.conftest import DEAD
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -28,6 +32,16 @@ def watched(run: RunDir, state: RunStatus) -> Iterator[FileWatch]:
     yield FileWatch(run, lock, log, run.spec(), state)
     log.close()
     lock.release()
+
+
+def test_a_supervisor_removes_what_killed_processes_were_writing(make_run: Make) -> None:
+    run = make_run(phase="finished")
+    lives = run.path / f".labels.json.{os.getpid()}"
+    left = [run.path / f".state.json.{DEAD.pid}", run.home / f".calibration.json.{DEAD.pid}"]
+    for path in (lives, *left):
+        path.write_text("{")
+    subprocess.run(python_module(SUPERVISOR, str(run.path)), check=True)
+    assert lives.exists() and not any(path.exists() for path in left)
 
 
 def test_a_log_that_the_trainer_was_killed_before_restoring_is_restored(make_run: Make) -> None:

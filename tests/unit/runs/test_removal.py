@@ -91,6 +91,19 @@ def test_checkpoints_that_a_command_reads_or_a_run_has_started_from_are_kept(
     assert saved.is_dir()
 
 
+def test_what_a_killed_save_left_is_removed_with_the_checkpoints(
+    store: RunStore, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(phase="stopped")
+    folder = checkpoint_dir(run).absolute()
+    checkpoint.save(folder, 40, {"model": {}, "optimizer": {}}, {}, None)
+    (folder / ".ckpt_step_80.1234").mkdir()
+    (folder / ".lock").write_text("locked")
+    remove_run(store, run, with_checkpoints=True)
+    assert not folder.exists()
+
+
 def test_to_others_a_run_is_whole_until_it_is_gone(store: RunStore, make_run: Make) -> None:
     """What resumes a run while it is removed finds all of it, or nothing."""
     run = make_run(phase="running", supervisor=DEAD)

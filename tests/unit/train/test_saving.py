@@ -163,6 +163,16 @@ def test_a_requested_checkpoint_is_acknowledged_once_it_is_on_disk(nano: MakeSpe
     assert (first["step"], first["id"]) == (2, "checkpoint-1")
 
 
+def test_a_restart_at_the_last_step_finishes_the_deletion_that_a_kill_cut_short(nano: MakeSpec, tmp_path: Path) -> None:
+    out, spec = tmp_path / "models", nano("keep=1", "val_every=0")
+    train(nano("val_every=0"), out, RecordingReporter())
+    (out / ".ckpt_step_2.gone").mkdir()
+    (out / ".ckpt_step_12.1234").mkdir()
+    trainer = Trainer(RunState(spec), build_backend(spec, SingleRank()), RecordingReporter(), out)
+    trainer.run(out / "ckpt_step_12", None)
+    assert sorted(path.name for path in out.iterdir()) == ["ckpt_step_12", "latest"]
+
+
 def test_a_stop_saves_again_what_was_moved_away(nano: MakeSpec, tmp_path: Path) -> None:
     """The step of the stop has a checkpoint, as long as its folder is there."""
     out, moved = tmp_path / "out", tmp_path / "moved"
