@@ -39,7 +39,10 @@ def append(path: Path, request: TrainerRequest, by: str, id: str | None = None) 
         line = b"\n" + encode(command) + b"\n"
         if os.write(fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:  # a trainer that lives has read it by now
+            raise OSError(error.errno, f"{error.strerror}; the request may take effect nevertheless") from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:

@@ -81,12 +81,25 @@ class DeviceLocks:
         self._leave_queue()
         return None
 
+    def waits_for(self, run: str) -> tuple[str, str] | None:
+        """Lock every device and return None, or lock none and return (device, why ``run`` waits for it)."""
+        try:
+            in_use = self.acquire(run)
+        except OSError as error:
+            self._unlock()
+            devices = ", ".join(self._paths)
+            return devices, f"cannot lock {devices}, and tries again: {error}"
+        if in_use is None:
+            return None
+        device, other = in_use
+        uses = holder(self._folder.parent, device) == other
+        return device, f"waits for {device}, {'in use by' if uses else 'after'} {described(other)}"
+
     def _lock(self, device: str, run: str) -> str:
         fd = _try_lock(self._paths[device])
         if fd is None:
             return holder(self._folder.parent, device) or "unknown"
-        os.truncate(fd, 0)
-        os.pwrite(fd, run.encode(), 0)
+        _write_name(fd, run)
         self._fds[device] = fd
         return ""
 
@@ -107,7 +120,7 @@ class DeviceLocks:
             if path in self._queue_fds and not is_linked(path, self._queue_fds[path]):  # deleted: not in the queue
                 os.close(self._queue_fds.pop(path))
             if path not in self._queue_fds and (fd := _try_lock(path)) is not None:
-                os.pwrite(fd, run.encode(), 0)  # what deletes empty files leaves it alone
+                _write_name(fd, run)  # what deletes empty files leaves it alone
                 self._queue_fds[path] = fd
 
     def hold(self, run: str) -> None:
@@ -152,6 +165,13 @@ def _try_lock(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _write_name(fd: int, run: str) -> None:
+    """Write into a lock file who holds it. A full disk takes no name; the lock holds without."""
+    with contextlib.suppress(OSError):
+        os.truncate(fd, 0)
+        os.pwrite(fd, run.encode(), 0)
 
 
 def holder(home: Path, device: str) -> str | None:

@@ -19,6 +19,7 @@ class StateFile:
 
     def __init__(self, run: RunDir, state: RunStatus, log: LogWriter) -> None:
         self._run, self._state, self._log = run, state, log
+        self.failed = False  # whether the last write did: the file may say what is no longer so
         self._due = 0.0
         self._urgent = self._urgent_values()
 
@@ -29,7 +30,9 @@ class StateFile:
             return  # the directory was deleted; by now another supervisor may write there
         try:
             write_struct(self._run.state_path, self._state)
+            self.failed = False
         except OSError as error:  # a full disk must not end a run: the state can be rebuilt from the log
+            self.failed = True
             write_stderr(f"state.json: {error}")
 
     def save_if_due(self) -> None:

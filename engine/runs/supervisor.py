@@ -44,7 +44,7 @@ from engine.host.version import VERSION
 from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
 from engine.runs.attention import Attention
-from engine.runs.device_locks import DeviceLocks, described, devices_of, holder
+from engine.runs.device_locks import DeviceLocks, devices_of
 from engine.runs.exit_reason import UNSEEN, ExitReason
 from engine.runs.file_watch import FileWatch
 from engine.runs.hooks import Hooks
@@ -210,10 +210,8 @@ class Supervisor:
         if not await self._attention.wait(lambda: self.state.checkpoint, self._write, self._wait_for_stop):
             return False
         logged = ""
-        while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
-            device, other = in_use
-            uses = holder(self.run_dir.home, device) == other
-            reason = f"waits for {device}, {'in use by' if uses else 'after'} {described(other)}"
+        while not self._shares_device and (waits := self._devices.waits_for(self.run_dir.id)):
+            device, reason = waits
             if reason != logged:
                 self._write(State(phase=STARTING, reason=reason))
                 logged = reason
@@ -266,9 +264,10 @@ class Supervisor:
         if last.code == EXIT_NEEDS_ATTENTION:
             self._attention.refuse_data(last.why)
             return 0.0
-        # Of several ranks one may die before it can log; the code is then the launcher's and says nothing.
-        launcher_code = unlogged and launcher_of(self._spec) is not None
-        if not launcher_code and is_user_error(last.code):
+        # Of several ranks one may die before it can log; the code is then the launcher's and says nothing. A trainer
+        # that could not log its end is started again, from its last checkpoint, and says it then.
+        says_nothing = unlogged and (launcher_of(self._spec) is not None or last.code == 0)
+        if not says_nothing and is_user_error(last.code):
             self._end(FAILED, last.why)
             return None
         backoff = self._restarts.next_backoff(self.state.step or 0)
@@ -338,7 +337,7 @@ class Supervisor:
                 self._read_log()
                 dirty = True
             now = time.monotonic()
-            if dirty:
+            if dirty or self._state_file.failed:
                 self._state_file.save_if_due()
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False

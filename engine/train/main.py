@@ -85,7 +85,11 @@ def run_trainer(run: RunDir, attempt: int) -> int:
 def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
     from engine.train.run_reporter import RunReporter
 
-    reporter = RunReporter(run, attempt)
+    try:
+        reporter = RunReporter(run, attempt)
+    except OSError as error:
+        write_stderr(f"{run.id}: {error}")
+        return EXIT_RETRY
 
     def plan() -> Attempt:
         try:
@@ -130,7 +134,7 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
         reporter.record(Exit(code=code, why=why))
         reporter.close()
     except OSError as error:
-        write_stderr(f"events.jsonl: {error}")
+        write_stderr(f"events.jsonl: {error}; not logged: exit code {code} {why}".rstrip())
     return code
 
 
@@ -261,8 +265,8 @@ def _only_writer(out: Path) -> Iterator[None]:
             yield
     finally:
         if not checkpoint.steps(out):  # nothing was saved: leave no empty folders behind
-            lock.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
+                lock.path.unlink(missing_ok=True)
                 for folder in made:
                     folder.rmdir()
         lock.release()

@@ -24,6 +24,7 @@ MAX_UNWRITTEN = 10_000  # records kept while the disk is full; beyond that the o
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, None)  # None: a part of the record was written (``LogWriter``)
 DELETED = "the deletion of the run's directory"  # who asks for the stop
 RETRY_EVERY = 0.5  # seconds between two tries to write at the end
+BROKEN_AFTER = 10.0  # seconds for which a disk that refuses, and is not full, is tried again at the end
 REVIVE_EVERY = 1.0  # seconds between two checks of the supervisor's lock
 
 
@@ -76,8 +77,8 @@ class RunReporter:
     def commands(self) -> list[Command]:
         """Return the commands received since the last call.
 
-        Once a second also restore the files of the run that were deleted, and restart a dead supervisor. If the whole
-        directory was deleted, its user means the run to end, or its disk fails: it stops.
+        Once a second also write the records that wait, restore the files of the run that were deleted, and restart a
+        dead supervisor. If the whole directory was deleted, its user means the run to end, or its disk fails: it stops.
         """
         now = time.monotonic()
         stop: list[Command] = []
@@ -86,6 +87,8 @@ class RunReporter:
             gone = self._files.folder_is_gone()
             if gone or not self._log.is_linked():
                 stop = self._restore(gone)
+            with contextlib.suppress(OSError):  # a paused run writes no other record behind which they could go
+                self._flush()
             with contextlib.suppress(OSError):  # no memory for a process, a read-only disk: tried again a second later
                 self._files.restore_spec()
                 if not self.run.has_supervisor():
@@ -114,13 +117,14 @@ class RunReporter:
     def close(self) -> None:
         """Write what is left and close the log; on a full disk wait until there is free space.
 
-        Raises ``OSError`` where the disk refuses for another reason, which waiting does not fix.
+        Raises ``OSError`` where the disk refuses for another reason, and still does after ``BROKEN_AFTER`` seconds.
         """
+        deadline = time.monotonic() + BROKEN_AFTER
         while self._unwritten:
             try:
                 self._flush()
             except OSError as error:
-                if error.errno not in DISK_FULL:
+                if error.errno not in DISK_FULL and time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_EVERY)
         self._log.close()

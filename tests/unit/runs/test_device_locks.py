@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -35,6 +36,25 @@ def test_a_lock_outlives_the_process_that_acquired_it(tmp_path: Path) -> None:
     assert DeviceLocks(tmp_path, ["cpu"]).acquire("second") == ("cpu", "first")
     child.communicate()
     assert holder(tmp_path, "cpu") is None
+
+
+def test_a_disk_that_refuses_the_lock_is_tried_again_and_one_that_refuses_the_name_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "devices").touch()
+    locks = DeviceLocks(tmp_path, ["cpu"])
+    device, why = locks.waits_for("first") or ("", "")
+    assert device == "cpu" and why.startswith("cannot lock cpu, and tries again: ") and "devices" in why
+    (tmp_path / "devices").unlink()
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        assert locks.waits_for("first") is None
+    assert DeviceLocks(tmp_path, ["cpu"]).waits_for("second") == ("cpu", "waits for cpu, in use by run unknown")
+    locks.release()
 
 
 def test_an_inherited_lock_is_recognized_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from engine.events.log import LogWriter
 from engine.events.types import Checkpoint, Exit, State, Step
 from engine.host.process import Lock, process_identity
+from engine.runs.exit_reason import ExitReason
+from engine.runs.state_file import StateFile
 from engine.runs.supervisor import Supervisor
 from tests.unit.conftest import DEAD, Make
 
@@ -41,6 +43,32 @@ def test_a_trainer_that_is_newer_than_the_state_is_running(make_run: Make) -> No
     assert lock.acquire()
     assert run.summary().phase == "running"
     lock.release()
+
+
+async def test_a_trainer_that_could_not_log_its_end_is_started_again_and_has_not_failed(make_run: Make) -> None:
+    """What it ended as is not known, and the next one says it."""
+    run = make_run(trainer=replace(DEAD, attempt=1))
+    lock = Lock(run.supervisor_lock)
+    assert lock.acquire()
+    supervisor = Supervisor(run, lock)
+    assert supervisor._handle_exit(ExitReason(0, None, "exited with code 0")) is not None
+    lock.release()
+    assert run.last_phase() == "recovering"
+
+
+def test_a_phase_that_a_disk_refused_is_in_the_state_a_moment_later(make_run: Make) -> None:
+    """A paused run writes no record that would bring the next write."""
+    run = make_run()
+    state, log = run.state(), LogWriter(run.log_path, 1)
+    file = StateFile(run, state, log)
+    state.phase = "paused"
+    run.path.joinpath(f".state.json.{os.getpid()}").mkdir()
+    file.save_if_urgent()
+    assert file.failed and run.state().phase == "running"
+    run.path.joinpath(f".state.json.{os.getpid()}").rmdir()
+    file.save()
+    assert not file.failed and run.state().phase == "paused"
+    log.close()
 
 
 @pytest.mark.parametrize(
