@@ -315,6 +315,20 @@ def remove(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
+def remove_rest(out: Path, pattern: str) -> None:
+    """Delete what is left in ``out`` of deletions that were interrupted or failed, and has a name like ``pattern``.
+
+    ``.ckpt_step_*`` is also what is left of saves: only where no process saves there. Raises ``OSError``.
+    """
+    for hidden in sorted(out.glob(pattern)):
+        try:
+            shutil.rmtree(hidden)
+        except FileNotFoundError:
+            pass  # another process deletes it too
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(hidden)) from None
+
+
 def _set_latest(out: Path, name: str) -> None:
     temporary = out / f".latest.{os.getpid()}"
     write_file(temporary, [f"{name}\n".encode()])

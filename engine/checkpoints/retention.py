@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.hold import released
-from engine.host.process import is_locked
+from engine.host.process import Lock
 from profiles.errors import UserError
 
 
@@ -39,32 +39,55 @@ def check_delete(out: Path, step: int) -> None:
 
 
 def delete(out: Path, step: int) -> None:
-    """Delete the checkpoint of ``step``. Raises ``UserError`` where it must be kept, or on a disk error."""
+    """Delete the checkpoint of ``step``, and what is left of earlier deletions.
+
+    Raises ``UserError`` where it must be kept, or on a disk error.
+    """
     check_delete(out, step)
-    path = checkpoint.path_of_step(out, step)
-    try:
-        checkpoint.remove(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be deleted: {error.strerror or error}") from None
+    _delete(out, [step])
 
 
 def delete_all(out: Path, those: list[int]) -> None:
-    """Delete the checkpoints of the steps ``those``, and ``out`` if it is then empty.
+    """Delete the checkpoints of the steps ``those``; if it is then without any, all that belongs to them, and ``out``.
 
     Raises ``UserError`` on a disk error.
     """
+    _delete(out, those)
+    lock = Lock(out / ".lock")
     try:
-        for step in those:
-            checkpoint.remove(checkpoint.path_of_step(out, step))
-        lock = out / ".lock"
-        if not checkpoint.steps(out) and not is_locked(lock):
-            checkpoint.clean_up(out)  # a run that was killed may have left half a checkpoint
-            lock.unlink(missing_ok=True)
-            (out / "latest").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                out.rmdir()
+        if not out.is_dir() or checkpoint.steps(out) or not lock.acquire():  # a run that saves its first one holds it
+            return
+        _remove_rest(out, ".ckpt_step_*")
+        for path in (*out.glob(".latest.*"), out / "latest", lock.path):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()
     except OSError as error:
         raise UserError(f"{out}: cannot be deleted: {error.strerror or error}") from None
+    finally:
+        lock.release()
+
+
+def _delete(out: Path, those: list[int]) -> None:
+    """Delete checkpoints, and what is left of earlier deletions. Raises ``UserError`` on a disk error."""
+    for step in those:
+        path = checkpoint.path_of_step(out, step)
+        try:
+            checkpoint.remove(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be deleted: {error.strerror or error}") from None
+    _remove_rest(out, ".ckpt_step_*.gone")
+
+
+def _remove_rest(out: Path, pattern: str) -> None:
+    """Delete what is left of deletions, or also of saves. Raises ``UserError`` on a disk error."""
+    try:
+        checkpoint.remove_rest(out, pattern)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: what is left of a checkpoint cannot be deleted: {error.strerror};"
+            " the next deletion in that folder tries again"
+        ) from None
 
 
 def best_step(newest: Path | None) -> int | None:

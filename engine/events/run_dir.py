@@ -284,21 +284,25 @@ class RunDir:
         import shutil  # here, because ls removes nothing
 
         self.check_remove()
-        aside = self.path.with_name(f"{_REMOVED}{self.id}")
-        for left in self.path.parent.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        lock = Lock(self.supervisor_lock)
+        remove_rest(self.path.parent)
+        aside, lock = self.path.with_name(f"{_REMOVED}{self.id}"), Lock(self.supervisor_lock)
         try:
             while not self._is_locked_by(lock):  # something resumes it
                 self.check_remove()
             os.rename(self.path, aside)
-            with contextlib.suppress(FileNotFoundError):  # another removal deletes what is left, too
-                shutil.rmtree(aside)
         except OSError as error:
             self.check_exists()
             raise UserError(f"{error.filename or self.path}: cannot be removed: {error.strerror or error}") from None
         finally:
             lock.release()
+        try:
+            with contextlib.suppress(FileNotFoundError):  # another removal deletes what is left, too
+                shutil.rmtree(aside)
+        except OSError as error:
+            raise UserError(
+                f"run {self.id}: is removed, but {aside}, what is left of it, cannot be deleted:"
+                f" {error.strerror or error}; the next mla-tui rm tries again"
+            ) from None
 
     def _is_locked_by(self, lock: Lock) -> bool:
         """Acquire ``lock`` of this run, so that no supervisor starts; return whether that was possible."""
@@ -310,6 +314,14 @@ class RunDir:
         """Raise ``UserError`` where the run was removed since it was found."""
         if not self.path.exists():
             raise UserError(f"run {self.id}: {REMOVED}")
+
+
+def remove_rest(runs: Path) -> None:
+    """Delete what removals that were interrupted have left in the folder of all runs, as far as that is possible."""
+    import shutil  # here, because ls removes nothing
+
+    for left in runs.glob(f"{_REMOVED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def is_on_other_host(state: RunStatus | Summary) -> bool:

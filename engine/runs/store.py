@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # the start of every id
 _CREATION_TIMEOUT = 10.0  # seconds; a creation takes milliseconds
+_NEW = ".new-"  # the start of the name that a directory has until it is complete
 FORMAT = 2  # of a run directory, in its state.json; mla-tui 0.1 wrote no number and kept its runs in jobs/
 
 
@@ -115,17 +116,19 @@ class RunStore:
         """
         import shutil  # here, because ls removes nothing
 
-        temporary = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        temporary = self.runs / f"{_NEW}{os.getpid()}-{time.monotonic_ns()}"
         creation = Lock(self.home / ".create.lock")
         try:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
+            if not creation.acquire(_CREATION_TIMEOUT):
+                raise UserError(f"{self.runs}: another launch takes long to create its run; try again in a moment")
+            for left in self.runs.glob(f"{_NEW}*"):  # of launches that were killed: none is made without the lock
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(mode=0o700)
             check_space(temporary)
             launch = replace(launch, host=state.host, boot=state.boot)
             write_json(temporary / "spec.json", {**spec.to_dict(), "start": to_dict(launch)})
-            if not creation.acquire(_CREATION_TIMEOUT):
-                raise UserError(f"{self.runs}: another launch takes long to create its run; try again in a moment")
             check()
             while True:
                 id = f"{_next_stamp(self.ids())}-{slug(spec.profile)}"  # printed in commands to copy
@@ -145,8 +148,8 @@ class RunStore:
                 f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
             ) from None
         finally:
-            creation.release()
             shutil.rmtree(temporary, ignore_errors=True)
+            creation.release()
 
 
 def _entry_problem(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints import checkpoint, hold, retention
 from profiles.errors import UserError
+from tests.unit.disk_faults import fault_at
 
 torch.set_num_threads(1)
 Tensors = dict[str, dict[str, Any]]
@@ -78,6 +80,25 @@ def test_what_a_killed_process_left_is_not_listed_and_is_removed(tmp_path: Path)
     assert checkpoint.steps(tmp_path) == [5]
     put(tmp_path, 15)
     assert not half.exists()
+
+
+@pytest.mark.parametrize("error", [0, errno.EIO])
+def test_what_an_interrupted_deletion_left_goes_with_the_next(tmp_path: Path, error: int) -> None:
+    for number in range(1, 20):
+        for step in (5, 10, 15):
+            put(tmp_path, step)
+        reached, why = fault_at(number, lambda: retention.delete(tmp_path, 5), error)
+        assert not error or 5 in checkpoint.steps(tmp_path) or "cannot be deleted" in why or not hidden(tmp_path)
+        assert not why.startswith("not a"), why
+        retention.delete(tmp_path, 10)
+        assert not hidden(tmp_path)
+        if not reached:
+            break
+    assert number > 5
+
+
+def hidden(folder: Path) -> list[Path]:
+    return list(folder.glob(".ckpt*"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer.json"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from engine.runs.store import RunStore
 from engine.runs.supervision import ensure_supervisor
 from profiles.errors import UserError
 from tests.unit.conftest import DEAD, Make
+from tests.unit.disk_faults import fault_at
 from tui.cli.main import main
 
 
@@ -123,6 +125,34 @@ def test_what_a_killed_removal_left_is_removed_with_the_next_run(store: RunStore
     assert store.ids() == []
     make_run(phase="finished").remove()
     assert not list(store.runs.iterdir())
+
+
+@pytest.mark.parametrize("error", [0, errno.EIO])
+def test_a_removal_with_checkpoints_that_is_killed_or_fails_anywhere_is_finished_by_the_next(
+    store: RunStore, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Nothing is left then, neither of a checkpoint nor of the save that a kill of the trainer cut off."""
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 100):
+        run = make_run("mine", phase="stopped")
+        out = checkpoint_dir(run).absolute()
+        checkpoint.save(out, 1, {"model": {}, "optimizer": {}}, {"run": run.id}, None)
+        (out / ".lock").touch()
+        (out / ".ckpt_step_3.999").mkdir()
+        reached, why = fault_at(number, lambda run=run: remove_run(store, run, True), error)  # type: ignore[misc]
+        if not reached:
+            break
+        files = sum(path.is_file() for path in (*out.glob(".ckpt_*/*"), *store.runs.glob(".removed-*/*")))
+        assert not why.startswith("not a"), why
+        assert "cannot be deleted" in why or not files or not error
+        if run.path.exists():
+            remove_run(store, run, with_checkpoints=True)
+        else:
+            assert main(["rm", run.id]) == 1  # no such run
+        assert not out.exists() or (error and not list(out.iterdir()))
+        assert not list(store.runs.iterdir())
+    assert number > 15
 
 
 def test_a_run_that_was_removed_meanwhile_is_said_to_be(make_run: Make) -> None:

@@ -27,6 +27,7 @@ from profiles import registry
 from profiles.errors import UserError
 from profiles.paths import default_home
 from tests.unit.conftest import DEAD, Make
+from tests.unit.disk_faults import fault_at
 from tui.app.state.run_view import RunView
 from tui.cli.main import main
 
@@ -96,6 +97,20 @@ def test_only_folders_are_runs(store: RunStore, make_run: Make) -> None:
     (store.runs / "zz-notes.txt").write_text("")
     (store.runs / ".new-1-2").mkdir()
     assert store.ids() == [run.id]
+
+
+def test_what_a_killed_launch_left_goes_with_the_next(store: RunStore, make_run: Make) -> None:
+    """A killed one has made no run, or a whole one."""
+    for number in range(1, 20):
+        known = set(store.ids())
+        reached, _ = fault_at(number, make_run)
+        for id in set(store.ids()) - known:
+            assert store.find(id).spec() == registry.load("cpu_demo")
+        make_run()
+        assert not list(store.runs.glob(".*"))
+        if not reached:
+            break
+    assert number > 5
 
 
 def test_a_run_removed_during_a_listing_hides_no_other(store: RunStore, make_run: Make) -> None:

@@ -28,16 +28,20 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engine.events.run_dir import remove_rest
     from engine.runs.remove_run import plan_removal
     from engine.runs.store import RunStore
 
     if args.run == "latest":
         raise SpecError("rm latest: write the id or the name of the run to remove (mla-tui ls lists them)")
+    store = RunStore()
+    store.ids()  # raises where the folder of all runs must not be touched
+    remove_rest(store.runs)  # also where it is the run of a removal that was interrupted, which is not found any more
     run_dir = find_run(args)
     deadline = time.monotonic() + ENDING_TIMEOUT
     while run_dir.ended() and (run_dir.has_trainer() or run_dir.has_supervisor()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    removal = plan_removal(RunStore(), run_dir)
+    removal = plan_removal(store, run_dir)
     run_dir.remove()
     print(one_line(f"{run_dir.id}: removed; {_kept(removal)}"), file=sys.stderr)
     return 0
