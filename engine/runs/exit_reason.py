@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.host.process import signal_name
+from profiles.reader import open_regular
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _MACHINE = Path("/proc/vmstat")
+_REPORT_BYTES = 1 << 16  # at the end of console.log, in which a launcher's report is looked for
 OOM_IN_CGROUP = "killed by the kernel, out of memory: the limit of its cgroup, or the machine's, was reached"
 OOM_ON_MACHINE = "killed (SIGKILL) while the kernel was killing for host memory; most likely it ran out of RAM"
 
@@ -54,10 +57,13 @@ class OomKillCounter:
         return _count(self._cgroup), _count(_MACHINE)
 
 
-def exit_reason(code: int | None, oom_kills: OomKillCounter | None, console: Path) -> ExitReason:
+def exit_reason(
+    code: int | None, oom_kills: OomKillCounter | None, console: Path, rank_zero: int | None = None
+) -> ExitReason:
     """Return why a trainer that could not log its own exit ended.
 
     ``code`` is what ``Popen.wait`` returns (negative: the signal), or None for a process that is not our child.
+    ``rank_zero``: the pid of rank 0 where ``code`` is that of its launcher.
     """
     killed = code is None or code == -9 or code > 0  # above 0: of several ranks, the launcher of a killed rank
     if killed and oom_kills is not None and (why := oom_kills.reason()):
@@ -66,8 +72,21 @@ def exit_reason(code: int | None, oom_kills: OomKillCounter | None, console: Pat
         return ADOPTED
     if code < 0:
         return ExitReason(None, signal_name(-code), f"killed ({signal_name(-code)})")
+    if rank_zero is not None and (signal := _signal_of_rank(console, rank_zero)):
+        return ExitReason(code, signal, f"rank 0 was killed ({signal})")
     meaning = f", as after {_signal_of(code)}" if code > 128 else ""
     return ExitReason(code, None, f"exited with code {code}{meaning}; see {console}")
+
+
+def _signal_of_rank(console: Path, pid: int) -> str | None:
+    """Return the signal that torchrun, in its output, says that the process ``pid`` died of."""
+    try:
+        with open_regular(console) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _REPORT_BYTES))
+            found = re.findall(rb"\((SIG[A-Z0-9]+)\) received by PID %d\b" % pid, file.read())
+    except OSError:
+        return None
+    return found[-1].decode() if found else None
 
 
 def _signal_of(code: int) -> str:

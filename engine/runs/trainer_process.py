@@ -71,7 +71,10 @@ class TrainerProcess:
         code = await asyncio.to_thread(child.wait) if ours and child is not None else None
         if self._killed_by and (code is None or code > 0):  # a launcher exits with 1 where its ranks are killed
             code = -self._killed_by
-        return exit_reason(code, self._oom_kills, self._run.console_path)
+        first, rank_zero = self._run.trainer_identity(), None
+        if first and process and first.attempt == process.attempt and first.pid != process.pid:  # process: a launcher
+            rank_zero = first.pid
+        return exit_reason(code, self._oom_kills, self._run.console_path, rank_zero)
 
     def kill(self, launched: bool) -> None:
         """Kill the trainer by SIGKILL; with ``launched`` also its launcher, and so all ranks."""

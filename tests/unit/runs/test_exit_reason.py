@@ -39,6 +39,16 @@ def test_an_exit_code_that_stands_for_a_signal_names_it(code: int, signal: str) 
     assert exit_reason(code, None, Path("console")).why == f"exited with code {code}, as after {signal}; see console"
 
 
+def test_a_killed_rank_zero_is_named_as_its_launcher_reports_it(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    console.write_text("  traceback : Signal 6 (SIGABRT) received by PID 26\n" + "x" * (1 << 16))
+    with console.open("a") as file:
+        file.write("  exitcode  : -9 (pid: 262)\n  traceback : Signal 9 (SIGKILL) received by PID 262\n")
+    found = exit_reason(1, None, console, rank_zero=262)
+    assert (found.code, found.signal, found.why) == (1, "SIGKILL", "rank 0 was killed (SIGKILL)")
+    assert exit_reason(1, None, console, rank_zero=26).why == f"exited with code 1; see {console}"
+
+
 def test_an_oom_kill_in_the_cgroup_is_certain(counters: tuple[Path, Path]) -> None:
     counter = OomKillCounter(1)
     counters[1].write_text("oom_kill 2\n")
