@@ -7,6 +7,7 @@ import re
 import subprocess
 
 from engine.checks.systemd import NAME, lingers, unit_path
+from engine.host.files import write_atomic
 from engine.host.programs import COMMAND_LINE, python_module
 from profiles.errors import UserError
 from profiles.reader import read_text
@@ -50,7 +51,7 @@ def install() -> list[str]:
     path = unit_path()
     before = read_text(path) if path.exists() else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(unit_text())
+    write_atomic(path, unit_text().encode())  # a full disk leaves the unit that is there
     try:
         _systemctl("daemon-reload")
         _systemctl("enable", NAME)
@@ -58,7 +59,7 @@ def install() -> list[str]:
         if before is None:
             path.unlink()
         else:
-            path.write_text(before)
+            write_atomic(path, before.encode())
         raise
     return [] if lingers() else ["to start it at boot and not at your first login, run: loginctl enable-linger"]
 

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def with_systemctl(workspace: Workspace, refuses: str = "nothing") -> Path:
     program.chmod(0o755)
     workspace.env["PATH"] = f"{folder}:{os.environ['PATH']}"
     return log
+
+
+def test_a_full_disk_leaves_the_unit_that_is_there(workspace: Workspace) -> None:
+    """A limit on the size of a file stands in for a full disk."""
+    with_systemctl(workspace)
+    (workspace.root / "bin" / "systemctl").write_text("#!/bin/sh\nexit 0\n")
+    path = workspace.root / "config" / "systemd" / "user" / "mla-tui.service"
+    workspace.run("service", "install")
+    before = path.read_text()
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "tui.cli", "service", "install"]
+    done = subprocess.run(command, env=workspace.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("mla-tui: ") and "File too large" in done.stderr
+    assert path.read_text() == before and [one.name for one in path.parent.iterdir()] == [path.name]
 
 
 def test_install_writes_and_enables_the_unit_and_remove_deletes_it(workspace: Workspace) -> None:
