@@ -32,8 +32,16 @@ def ensure_supervisor(run: RunDir) -> None:
     if not run.is_on_this_boot(state):
         raise UserError(_not_here(run))
     run.spec()  # if it is damaged, fail here and not in the supervisor's console
-    make_private_dir(run.path)
-    process = start_supervisor(run)
+    try:
+        make_private_dir(run.path)
+        process = start_supervisor(run)
+    except OSError as error:
+        run.check_exists()
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"run {run.id}: its supervisor cannot be started: {where}{error.strerror or error};"
+            f" once that is mended, the run goes on with: mla-tui attach {run.id}"
+        ) from None
     deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
         has_exited, state = process.poll() is not None, run.state()

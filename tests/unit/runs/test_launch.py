@@ -51,6 +51,13 @@ def test_a_supervisor_that_takes_long_is_not_said_to_have_failed(
     process.wait()
 
 
+def test_a_run_whose_supervisor_cannot_be_started_is_named_with_the_way_on(make_run: Make) -> None:
+    run = make_run(phase="starting")
+    run.console_path.mkdir()  # something that makes the start fail with an error of the system
+    with pytest.raises(UserError, match=rf"^run {run.id}: its supervisor cannot .* with: mla-tui attach {run.id}$"):
+        supervision.ensure_supervisor(run)
+
+
 @pytest.mark.parametrize("behind", ["run", "tune"])
 def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     behind: str, store: RunStore, make_run: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
