@@ -40,10 +40,10 @@ def write_atomic(path: Path, content: bytes, fsync: bool = True) -> None:
         raise
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what processes that were killed in ``write_atomic`` have left in ``folder``."""
+def remove_temporaries(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed in ``write_atomic`` have left in ``folder`` of files like ``name``."""
     with contextlib.suppress(OSError):
-        for path in list(folder.glob(".*.*")):
+        for path in list(folder.glob(f".{name}.*")):
             pid = path.name.rpartition(".")[2]
             if pid.isdecimal() and start_ticks(int(pid)) is None:
                 path.unlink(missing_ok=True)

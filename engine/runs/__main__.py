@@ -15,6 +15,7 @@ from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
 from engine.host.files import remove_temporaries, write_stderr
 from engine.host.process import Lock, process_identity
+from engine.memory.calibration import FILE_NAME as CALIBRATION
 from engine.runs.supervisor import Supervisor
 from profiles.errors import UserError
 
@@ -33,7 +34,7 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     remove_temporaries(run_dir.path)
-    remove_temporaries(run_dir.home)
+    remove_temporaries(run_dir.home, CALIBRATION)  # others may lie there
     try:
         supervisor = Supervisor(run_dir, lock)
     except (OSError, UserError) as error:
