@@ -199,8 +199,8 @@ def test_killed_on_a_full_disk_a_run_goes_on_once_there_is_space(
     filler = home.fill()
     os.kill(run.pid("trainer"), signal.SIGKILL)
     # The supervisor may have had room for its state, and says then that it waits.
-    waits = ("recovering", "needs-attention")
-    status = wait_for("the reason", lambda: (seen := run.status())["phase"] in waits and seen)
+    status = wait_for("the reason", lambda: (seen := run.status())["phase"] != "running" and seen)
+    assert status["phase"] in ("recovering", "needs-attention")
     assert status["reason"] == f"{home.path}: the disk is full; the log of this run goes on when there is space"
     filler.unlink()
     run.wait_end()
