@@ -9,7 +9,7 @@ from data.pack.journal import write_durable
 from data.pack.report import Report
 from data.pack.request import Request
 from data.pack.sources import Listing
-from data.pack.training import DEFAULT_SIZE, WhyNone, default_size, sample, train_tokenizer
+from data.pack.training import DEFAULT_SIZE, WhyNone, cut_long_words, default_size, sample, train_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON
 from data.tokenizer import MAX_BYTES
 from profiles.errors import UserError
@@ -42,7 +42,7 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     fewer = f", fewer than {DEFAULT_SIZE} because there is little text" if size < DEFAULT_SIZE else ""
     chosen = "" if request.train_tokenizer else fewer
     report.note(f"training a tokenizer of {size} ids on {text}{chosen}")
-    content = train_tokenizer(texts, size)
+    content = train_tokenizer(cut_long_words(texts), size)
     found = len(json.loads(content)["model"]["vocab"])
     if found < size:
         report.note(f"the text has pairs for {found} ids only; the tokenizer has that many")

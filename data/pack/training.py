@@ -7,7 +7,7 @@ with the text or with how strange it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +62,18 @@ def sample(listing: Listing, key: str, separator: bytes | None, val: float, why:
     return texts
 
 
+def cut_long_words(texts: list[str]) -> Iterator[str]:
+    """Yield ``texts`` with a space in words of more than 32 letters."""
+    return (_LONG_WORD.sub(r"\1 ", text) for text in texts)
+
+
 def default_size(texts: list[str]) -> int:
     """Return how many ids a tokenizer trained on ``texts`` gets: 32768, or less where there is little text."""
     fitting = sum(map(len, texts)) // _BYTES_PER_ID // 128 * 128
     return min(DEFAULT_SIZE, max(_MIN_DEFAULT, fitting))
 
 
-def train_tokenizer(texts: list[str], size: int, pattern: str | None = PATTERN) -> str:
+def train_tokenizer(texts: Iterable[str], size: int, pattern: str | None = PATTERN) -> str:
     """Return the JSON of a tokenizer of ``size`` ids, fewer where the texts have no more repeated pairs.
 
     ``pattern`` splits text into words; None: that of GPT-2, which is built into byte-level BPE.
@@ -118,9 +123,9 @@ def _sample(
         for document in _documents(source, key, separator, val, why):
             before = len(texts)
             for text in filter(None, _pieces(document, due, share)):
-                texts.append(_LONG_WORD.sub(r"\1 ", text))
+                texts.append(text)
                 due -= len(text)
-                for word in texts[-1].split():
+                for word in text.split():
                     if word not in words:
                         words.add(word)
                         different += len(word)

@@ -6,11 +6,11 @@ may change too. That changes what a step is, so a replay has to make the same ed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.events.types import Edit
-from profiles.errors import UserError
+from profiles.errors import SpecError, UserError
 from profiles.printable import brief_key
 from profiles.spec import RunSpec, check_value
 
@@ -37,24 +37,11 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
 
     Raises ``UserError`` naming the key that cannot be changed and why.
     """
+    check_keys(changes, unlock)
     tables: dict[str, dict[str, Any]] = {"batch": {}, "optim": {}, "train": {}}
     for key, value in changes.items():
         name = key.rpartition(".")[2]
-        full_key = EDITABLE.get(name)
-        if key.startswith("data."):
-            raise UserError(
-                f"set {brief_key(key)}: the data of a run, weights too, changes at a resume: stop it, then "
-                f"mla-tui launch --resume RUN --data-changed -s {brief_key(key)}=…"
-            )
-        if full_key is None or key not in (name, full_key):
-            *others, last = EDITABLE
-            raise UserError(
-                f"set {brief_key(key)}: cannot be changed while a run is active; {', '.join(others)} and {last} can"
-            )
-        if name in UNLOCKED and not unlock:
-            raise UserError(
-                f"set {key}: changes tokens per step, so later losses are not comparable; if you mean it, add --unlock"
-            )
+        full_key = EDITABLE[name]
         values = tables[full_key.partition(".")[0]]
         if name in values:
             raise UserError(f"set {full_key}: is given twice, as {name} and {full_key}; give one value")
@@ -63,6 +50,27 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
         raise UserError("set: nothing to change; write for example micro=4")
     tables["batch"] = _batch(spec, tables["batch"], unlock)
     return spec.with_values("set", **tables)
+
+
+def check_keys(keys: Iterable[str], unlock: bool = False) -> None:
+    """Raise ``SpecError`` naming the first of ``keys`` that no active run lets an edit change, and why."""
+    for key in keys:
+        name = key.rpartition(".")[2]
+        full_key = EDITABLE.get(name)
+        if key.startswith("data."):
+            raise SpecError(
+                f"set {brief_key(key)}: the data of a run, weights too, changes at a resume: stop it, then "
+                f"mla-tui launch --resume RUN --data-changed -s {brief_key(key)}=…"
+            )
+        if full_key is None or key not in (name, full_key):
+            *others, last = EDITABLE
+            raise SpecError(
+                f"set {brief_key(key)}: cannot be changed while a run is active; {', '.join(others)} and {last} can"
+            )
+        if name in UNLOCKED and not unlock:
+            raise SpecError(
+                f"set {key}: changes tokens per step, so later losses are not comparable; if you mean it, add --unlock"
+            )
 
 
 def check_stop_step(spec: RunSpec, step: int) -> None:

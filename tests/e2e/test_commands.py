@@ -71,7 +71,7 @@ def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, 
     run.wait_step(5)
     assert "requested from the command line" in workspace.run("pause", run.id).stderr
     assert "already" in workspace.run("pause", run.id).stderr
-    assert "takes effect after the run resumes" in workspace.run("set", run.id, "micro=2").stderr
+    assert "is checked and made after the run resumes" in workspace.run("set", run.id, "micro=2").stderr
     assert "running" in workspace.run("resume", run.id).stderr
     (edit,) = wait_for("the edit", lambda: run.kind("edit"))
     run.wait_step(edit["step"] + 10)

@@ -37,7 +37,7 @@ def test_a_second_launch_is_refused_shares_the_device_or_waits_for_it(workspace:
     another.wait_end("stopped")
     assert another.kind("start") == []
     said = edit.communicate(timeout=30)[1]  # at once, and not as if it had a micro-batch to end
-    assert said.endswith(f"; takes effect when the run trains; it is starting: {waits}\n"), said
+    assert said.endswith(f"; is checked and made when the run trains; it is starting: {waits}\n"), said
 
     workspace.run("stop", first.id)
     queued.wait_end()

@@ -99,7 +99,7 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
             elif run.run_dir.summary().phase not in (*over, NEEDS_ATTENTION):
                 done = workspace.start("set", run.id, f"val_every={1000 + draw}")
                 out, err = done.communicate(timeout=90)
-                if done.returncode == 0 and "takes effect" not in err:
+                if done.returncode == 0 and "is checked" not in err:
                     edited = 1000 + draw
                 cleaner.done.append(f"set val_every={1000 + draw}: {out}{err}")
             # A second process may start, and ends once it finds that another one has the run. ``assert_history`` says

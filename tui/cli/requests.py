@@ -55,7 +55,7 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
         if answer.done() and (answer.result() is not None or run_dir.ended()):
             return answer.result()
         answer.cancel()
-        print(one_line(f"requested {what.method} ({id}); takes effect {_when(run_dir, what)}"), file=sys.stderr)
+        print(one_line(f"requested {what.method} ({id}); {_happens(what)} {_when(run_dir, what)}"), file=sys.stderr)
         return None
 
     answer = asyncio.run(send())
@@ -77,6 +77,13 @@ def _is_deferred(run_dir: RunDir, what: TrainerRequest) -> bool:
 def _has_no_trainer(run_dir: RunDir) -> bool:
     """Return whether the run waits for a device, or for a user, before it trains."""
     return run_dir.summary().phase in (STARTING, NEEDS_ATTENTION) and not run_dir.has_trainer()
+
+
+def _happens(what: TrainerRequest) -> str:
+    """Return what happens to a request: an edit may still be refused."""
+    from engine.events.requests import SetRequest
+
+    return "is checked and made" if isinstance(what, SetRequest) else "takes effect"
 
 
 def _when(run_dir: RunDir, what: TrainerRequest) -> str:

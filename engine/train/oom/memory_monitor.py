@@ -1,7 +1,8 @@
 """Logs what a run should take, what it really peaked at, and every out-of-memory error.
 
-A ``memory`` record with the forecast is written when the run begins and after every edit, and another with the measured
-peak once the run has been at its fullest. An alert is written where the allocator has to empty its cache to go on.
+A ``memory`` record with the forecast is written when the run begins and after every edit that changes it, and another
+with the measured peak once the run has been at its fullest. An alert is written where the allocator has to empty its
+cache to go on.
 """
 
 from __future__ import annotations
@@ -27,16 +28,21 @@ class MemoryMonitor:
         self._backend = backend
         self._reporter = reporter
         self._peak = 0
-        self._steps = 0  # since the run began or was last edited
-        self._edits = 0
+        self._forecast: Memory | None = None
+        self._forecasts = 0
+        self._steps = 0  # since that forecast
         self._retries = backend.allocator_retries()
         self._last_alert = -PRESSURE_EVERY
 
     def record_forecast(self, spec: RunSpec) -> None:
-        """Log what ``spec``, as which the run begins or has just become, should take."""
+        """Log what ``spec``, as which the run begins or has just become, should take, unless that is what it took."""
+        expected = self._memory(spec, None)
+        if expected == self._forecast:
+            return
+        self._forecast = expected
+        self._forecasts += 1
         self._steps = self._peak = 0
-        self._edits += 1
-        self._reporter.record(self._memory(spec, None))
+        self._reporter.record(expected)
 
     def record_step(self, spec: RunSpec, step: int, peak: int | None) -> None:
         """Take in a step that was done; ``peak``: bytes the device held at most in it, where that is known."""
@@ -44,8 +50,9 @@ class MemoryMonitor:
         self._steps += 1
         if self._steps == SETTLED:
             # The kernel gives only the highest host memory since the process began: of the run as it was started.
-            measured = Measured(device=self._peak or None, host=_peak_rss() if self._edits == 1 else None)
-            self._reporter.record(self._memory(spec, measured))
+            measured = Measured(device=self._peak or None, host=_peak_rss() if self._forecasts == 1 else None)
+            if measured != Measured():
+                self._reporter.record(self._memory(spec, measured))
         retries = self._backend.allocator_retries()
         if retries > self._retries and step - self._last_alert >= PRESSURE_EVERY:
             self._last_alert = step

@@ -15,14 +15,15 @@ from engine.host.struct_json import write_struct
 from engine.runs import client
 from tests.unit.conftest import DEAD, Make
 from tui.cli import requests
+from tui.cli.main import main
 
 
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        ("paused", "takes effect after the run resumes"),
-        ("needs-attention", "takes effect when the run trains; it is needs-attention: gone"),
-        ("recovering", "takes effect when the run trains; it is recovering: gone"),
+        ("paused", "is checked and made after the run resumes"),
+        ("needs-attention", "is checked and made when the run trains; it is needs-attention: gone"),
+        ("recovering", "is checked and made when the run trains; it is recovering: gone"),
     ],
 )
 def test_a_request_waits_for_what_the_run_does_now(
@@ -47,3 +48,11 @@ def test_a_request_waits_for_what_the_run_does_now(
     lock.release()
     printed = capsys.readouterr().err
     assert said in printed and "micro-batch" not in printed
+
+
+def test_a_paused_run_gets_no_edit_that_it_would_refuse(make_run: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(phase="paused", supervisor=process_identity(os.getpid()))
+    for change, message in {"context=32": "add --unlock", "lr=1": "cannot be changed while a run is active"}.items():
+        assert main(["set", run.id, change]) == 2
+        assert message in capsys.readouterr().err
+    assert not run.commands_path.exists()

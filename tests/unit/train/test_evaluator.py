@@ -121,6 +121,7 @@ def test_an_edit_starts_evaluations(nano: MakeSpec, tokenizer: Path, tmp_path: P
     spec = nano("steps=6", "save_every=4", *settings(tmp_path / "tasks", "arc"), "eval_every=0")
     log = trained(spec, tmp_path / "out", respond=set_at(3, {"eval_every": 2}))
     assert [event.step for event in log.events if isinstance(event, Eval)] == [4, 6]
+    assert [memory["measured"] is None for memory in log.of("memory")] == [True, False]  # no new forecast
     log._respond = lambda record: []
     trainer_of(spec, tmp_path / "out", log).run(tmp_path / "out" / "ckpt_step_4", None)
     assert [event.step for event in log.events if isinstance(event, Eval)] == [4, 6, 6]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,10 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_a_folder_is_packed_and_the_next_command_named(tmp_path: Path, capsys: Capture) -> None:
-    write_files(tmp_path / "in", {**texts(60), "bad.txt": b"\xff", "a b/again.txt": texts(1)["d0000.txt"]})
+    write_files(
+        tmp_path / "in",
+        {**texts(59), "word.txt": "x" * 999, "bad.txt": b"\xff", "a b/again.txt": texts(1)["d0000.txt"]},
+    )
     out = tmp_path / "out"
     assert main(["data", "pack", str(tmp_path / "in"), "--out", str(out), "--phase", "p", "--val", "10%"]) == 0
     printed, said = capsys.readouterr()
@@ -29,7 +33,9 @@ def test_a_folder_is_packed_and_the_next_command_named(tmp_path: Path, capsys: C
     assert "left out 1 duplicate: already there, byte for byte" in more
     assert f"skipped 1 document: not UTF-8 text ({tmp_path}/in/bad.txt)" in more
     assert f"-s data.root={out} -s data.phase=p" in more[-1]
-    assert said.startswith("mla-tui: training a tokenizer of 512 ids on ")
+    sampled = re.match("mla-tui: training a tokenizer of 512 ids on ([0-9,]+) characters of text, fewer than", said)
+    assert sampled is not None
+    assert int(sampled[1].replace(",", "")) - splits["train"]["bytes"] in (0, len(texts(1)["d0000.txt"]))
     assert main(["data", "pack", str(tmp_path / "in"), "--out", str(out), "--phase", "p", "--append"]) == 0
     assert "(+0 documents)" in capsys.readouterr().out
     packs = json.loads((out / "p/dataset.json").read_text())["packs"]

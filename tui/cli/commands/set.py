@@ -32,10 +32,12 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.events.types import Edit
+    from engine.train.edits import check_keys
     from profiles.registry import check_once, parse_edit
 
     changes = dict(map(parse_edit, args.changes))
     check_once(args.changes, "set")
+    check_keys(changes, args.unlock)  # a paused run would refuse them when it resumes, in days maybe
     answer = request(find_run(args), SetRequest(changes=changes, unlock=args.unlock, force=args.force))
     if not isinstance(answer, Edit):
         return 0
