@@ -150,7 +150,7 @@ async def test_zoom_pan_and_cursor_are_those_of_the_monitor(store: RunStore, mak
         cursor = screen._cursor
         await pilot.press("l", "C")
         names, values = (line.split("\t") for line in app.clipboard.splitlines())
-        assert names[0] == "step" and set(names[1:]) == {"one", "two"} and cursor == float(values[0]) - 1
+        assert names == ["step", "two"] and cursor == float(values[0]) - 1  # the other has ended before
         await pilot.press("escape", "0")
         await until(pilot, lambda: overlay.visible_range[0] == 0 and "at step" not in chart(app))
         await pilot.click(OverlayChart, offset=(50, 5))

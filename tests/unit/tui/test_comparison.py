@@ -62,6 +62,22 @@ async def test_the_difference_is_taken_at_the_last_common_point(make_run: Any) -
     # 20 000 tokens are step 20 of the one, 10 of the other
     assert difference(one, other, "loss", "tokens") == pytest.approx(3.0)
     assert difference(one, other, "val_loss", "step") is None
+    assert [other.value_at("loss", "step", x) for x in (0, 10, 11)] == [None, 4.0, None]  # it has nothing there
+
+
+async def test_a_run_that_begins_where_the_other_ended_has_no_difference(make_run: Any) -> None:
+    """Its first step is not taken for that of the checkpoint which it continues; of merged steps the first counts."""
+    a, first = make_run("a", 0, phase="stopped")
+    b, second = make_run("b", 0, phase="running")
+    write_steps(first, 1, 4500, 3.0)
+    write_steps(second, 4501, 9000, 4.0)
+    one, other = [(await read(run_dir))[0] for run_dir in (a, b)]
+    assert len(one.series["loss"]) < 4500
+    for axis in ("step", "tokens"):
+        assert one.last_x("loss", axis) in (4500, 4_500_000)
+        assert difference(one, other, "loss", axis) is None
+    assert [one.value_at("loss", "step", x) for x in (0.5, 1, 4500, 4501)] == [None, 3.0, 3.0, None]
+    assert [other.value_at("loss", "step", x) for x in (4500, 4501)] == [None, 4.0]
 
 
 async def test_an_active_run_is_read_incrementally_and_a_restart_removes_steps(make_run: Any) -> None:

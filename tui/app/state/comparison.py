@@ -166,6 +166,15 @@ class ComparedRun:
         xs, values = self.x_values(name, axis), self.values(name)
         return next((x for x, v in zip(reversed(xs), reversed(values), strict=True) if x == x and v == v), None)
 
+    def _first_x(self, name: str, axis: str) -> float:
+        """Return the x of the first entry of a series that has values: its first bucket has the x of its last entry."""
+        xs, entries = self.x_values(name, axis), self.series[name].entries
+        known = next(i for i, x in enumerate(xs) if x == x)
+        behind = known + 1
+        if entries[known] == 1 or behind == len(xs):
+            return xs[known]
+        return xs[known] - (xs[behind] - xs[known]) * (entries[known] - 1) / entries[behind]
+
     def x_range(self, name: str, axis: str) -> tuple[float, float] | None:
         """Return the first and the last known x of a series; None if it has none."""
         known = [x for x in self.x_values(name, axis) if x == x]
@@ -176,8 +185,10 @@ class ComparedRun:
         return self.series[name].newest if name in self.series else None
 
     def value_at(self, name: str, axis: str, x: float) -> float | None:
-        """Return the value of a series at ``x``, interpolated between its neighbours."""
-        if not self.values(name):
+        """Return the value of a series at ``x``, interpolated between its neighbours; None before its first, after its
+        last."""
+        last = self.last_x(name, axis)
+        if last is None or not self._first_x(name, axis) <= x <= last:
             return None
         value = interpolate(self.x_values(name, axis), self.values(name), x)
         return value if value == value else None

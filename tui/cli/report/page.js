@@ -7,6 +7,8 @@ for (const figure of document.querySelectorAll("figure")) {
     while (low < high) { const middle = (low + high) >> 1; if (xs[middle] < x) low = middle + 1; else high = middle; }
     return low > 0 && x - xs[low - 1] < xs[low] - x ? low - 1 : low;
   };
+  // A line has no value after its end, nor before its first point, which may stand for the steps up to it.
+  const has = (xs, x) => x >= xs[0] - (xs.length > 1 ? xs[1] - xs[0] : 1) && x <= xs[xs.length - 1];
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
@@ -18,7 +20,8 @@ for (const figure of document.querySelectorAll("figure")) {
     for (const line of data.lines) {
       const one = document.createElement("span");
       one.className = `c${line.c}`;
-      one.textContent = ` ${line.n} ${line.y[nearest(line.x, step)]}`;
+      const value = has(line.x, Math.round(step)) ? line.y[nearest(line.x, step)] : "–";
+      one.textContent = ` ${line.n} ${value}`;
       out.append(one);
     }
   });
