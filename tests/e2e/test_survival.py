@@ -230,7 +230,7 @@ def test_a_run_that_lost_both_is_cut_off_until_it_is_resumed_or_watched(workspac
     assert "while no supervisor was running" in run.kind("exit")[0]["why"]
 
 
-@pytest.mark.parametrize("how", ["damaged", "removed"])
+@pytest.mark.parametrize("how", ["damaged", pytest.param("removed", marks=pytest.mark.faults)])
 def test_a_lost_checkpoint_costs_the_steps_since_the_previous_one(workspace: Workspace, how: str) -> None:
     run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     for step in (10, 30):

@@ -90,7 +90,7 @@ def test_scores_that_would_overflow_exp_are_finite() -> None:
 
 
 def test_compiled_equals_eager() -> None:
-    tensors = random(300, 16, 8, torch.float32)
+    tensors = random(200, 16, 8, torch.float32)
     compiled = torch.compile(blocked, dynamic=False)
     for ours, theirs in zip(all_of(compiled, tensors, 0.3), all_of(blocked, tensors, 0.3), strict=True):
         assert (ours - theirs).norm() <= 2e-6 * theirs.norm()

@@ -35,9 +35,12 @@ def test_the_command_prints_what_counts_step_by_step(
     make_run("apple", 5, backend="mlx")
     assert main(["samples", "apple"]) == 0
     assert "apple has no samples; the mlx backend generates none" in capsys.readouterr().err
+    make_run("ended", 5)
     run, log = make_run("one", 5, phase="running")
-    assert main(["samples", "one"]) == 0
-    assert "one has no samples; train.sample_every" in capsys.readouterr().err
+    for name, also in {"ended": "", "one": ", also mla-tui set RUN sample_every=200"}.items():
+        assert main(["samples", name]) == 0
+        expected = f"mla-tui: {name} has no samples; train.sample_every in the profile makes them{also}\n"
+        assert capsys.readouterr().err == expected
     write_samples(run, log)
     assert main(["samples", "one"]) == 0
     assert capsys.readouterr().out == (

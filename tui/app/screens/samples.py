@@ -33,7 +33,7 @@ _NONE = """A run generates text from prompts while it trains if its profile says
     sample_every = 200
     sample_prompts = ["Once upon a time", ""]
 
-or, once it is active: mla-tui set {run} sample_every=200"""
+or, while it is active: mla-tui set {run} sample_every=200"""
 
 
 class SamplesScreen(AppScreen[None], actions=SAMPLES):

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
     samples = Samples(run_dir.log_path)
     samples.poll()
-    hint = NONE_BY_MLX if run_dir.summary().backend == "mlx" else _HINT
+    hint = NONE_BY_MLX if run_dir.summary().backend == "mlx" else _HINT + ("" if run_dir.ended() else _OR_LIVE)
     if args.step is not None and args.step not in samples.steps:
         steps = ", ".join(map(exact, samples.steps[-5:]))
         raise UserError(f"--step: {args.step} has no samples; " + (f"the newest are of {steps}" if steps else hint))
@@ -47,4 +47,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_HINT = "train.sample_every in the profile, or mla-tui set RUN sample_every=200, makes them"
+_HINT = "train.sample_every in the profile makes them"
+_OR_LIVE = ", also mla-tui set RUN sample_every=200"
