@@ -16,7 +16,7 @@ from engine.events import commands, wire
 from engine.events.history import History, read_range
 from engine.events.log import Tail
 from engine.events.log_index import LogIndex
-from engine.events.phases import CUT_OFF, DAMAGED, is_active
+from engine.events.phases import CUT_OFF, DAMAGED, FINISHED, is_active
 from engine.events.requests import (
     HelloRequest,
     HistoryRequest,
@@ -100,7 +100,8 @@ class RunClient:
             state = self.run.state()
             way_out = f"{request.method} needs an active run"
             if isinstance(request, ResumeRequest):
-                new_run = f"continue from its checkpoint with: mla-tui launch --resume {self.run.id}"
+                more = f" -s steps={2 * state.steps}" if state.phase == FINISHED and state.steps else ""
+                new_run = f"continue from its checkpoint with: mla-tui launch --resume {self.run.id}{more}"
                 way_out = new_run if state.checkpoint else "it has no checkpoint to continue from; launch a new run"
             raise UserError(f"run {self.run.id}: has {state.phase}; {way_out}")
         await asyncio.to_thread(check_not_cut_off, self.run)

@@ -117,8 +117,10 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
         await client.request(PauseRequest())
     with pytest.raises(UserError, match="has finished; it has no checkpoint to continue from; launch a new run"):
         await client.request(ResumeRequest())
-    saved = make_run(phase="finished", checkpoint="models/run/ckpt_step_3")
-    with pytest.raises(UserError, match=rf"has finished; continue from .* mla-tui launch --resume {saved.id}"):
+    saved = make_run(phase="finished", checkpoint="models/run/ckpt_step_3", steps=3)
+    with pytest.raises(
+        UserError, match=rf"has finished; continue from .* mla-tui launch --resume {saved.id} -s steps=6$"
+    ):
         await RunClient(saved).request(ResumeRequest())
 
 

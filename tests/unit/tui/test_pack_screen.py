@@ -91,7 +91,8 @@ async def test_a_pack_outlives_the_app_and_its_data_is_offered(
         again.pop_screen()
         again.open_new_run()
         await until(pilot, lambda: bool(again.screen.query("#phase")))
-        await until(pilot, lambda: "mine" in again.screen.query_one("#phase", Input).placeholder)
+        offered = "phase1 (missing); also mine"
+        await until(pilot, lambda: again.screen.query_one("#phase", Input).placeholder == offered)
         again.screen.query_one("#phase", Input).value = "mine"
         await until(pilot, lambda: "-s data.phase=mine" in text_of(again, "#command"))
         await until(pilot, lambda: "epoch" in text_of(again, "#data"))

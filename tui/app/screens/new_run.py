@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
@@ -193,10 +194,12 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
 
     def _offer_data(self, base: RunSpec) -> None:
         """Complete the name of the data by the phases that were packed; → takes what is offered."""
-        self._packed = {packed.phase: packed for packed in packed_phases(expand(base.data.root, "data.root"))}
+        root = expand(base.data.root, "data.root")
+        self._packed = {packed.phase: packed for packed in packed_phases(root)}
         field = self.query_one("#phase", Input)
         others = [phase for phase in self._packed if phase != base.data.phase]
-        field.placeholder = base.data.phase + (f"; also {', '.join(others)}" if others else "")
+        missing = "" if os.path.isdir(root / base.data.phase) else " (missing)"
+        field.placeholder = base.data.phase + missing + (f"; also {', '.join(others)}" if others else "")
         field.suggester = SuggestFromList(list(self._packed))
 
     def _data_changes(self, base: RunSpec, also: list[str]) -> list[str]:
