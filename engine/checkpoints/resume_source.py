@@ -86,5 +86,5 @@ def check_same_data(now: Fingerprint, resume: Path, accepted: bool) -> Fingerpri
     before = checkpoint_data(resume)
     found = differences(before, now) if before else ""
     if found and not accepted:
-        raise UserError(f"--resume {resume}: the data has changed: {found}; restore it, or add --data-changed")
+        raise UserError(f"--resume {resume}: the data has changed: {found}; restore the data, or add --data-changed")
     return before if found else None

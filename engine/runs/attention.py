@@ -96,8 +96,8 @@ class Attention:
         if not why.startswith(THE_DATA_HAS_CHANGED):
             return Lack(why, "the run continues when it is as it was", "once it is as it was")
         as_it_is = f"continue with the data as it is: mla-tui resume {self._run.id} {DATA_CHANGED}"
-        waits = f"restore it and the run continues, or {as_it_is}"
-        return Lack(why, waits, f"once it is restored, or as it is with {DATA_CHANGED},")
+        waits = f"restore the data and the run continues, or {as_it_is}"
+        return Lack(why, waits, f"once the data is restored, or as it is with {DATA_CHANGED},")
 
 
 def _signature(folders: list[Path]) -> Signature:

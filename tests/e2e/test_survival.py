@@ -114,6 +114,8 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     assert "train/phase1-train-001.bin is new" in run.status()["reason"]
     assert "needs-attention the data has changed" in workspace.run("resume", run.id).stderr
     assert len(run.kind("start")) == 1
+    shown = workspace.run("data", "show", run.id).stdout
+    assert shown.endswith("\nchanged since run read it: train/phase1-train-001.bin is new\n")
     workspace.run("resume", run.id, "--data-changed")
     run.wait_end()
     assert [start["data"].get("new_segment", False) for start in run.kind("start")] == [False, True]
@@ -123,6 +125,7 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     first = began["resumed_from"] + 1
     steps = {step: workspace.run("data", "show", run.id, "--step", str(step), "--json") for step in (1, first)}
     read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}
+    assert json.loads(steps[first].stdout)["changed"] == ""
     assert (read[1]["epoch"], read[first]["position"]) == (1, 0) and read[first]["epoch"] > 1
     after = [data_of_step(run.run_dir, step) for step in range(first, 301)]
     assert added.name in {step.shards.read(step.cursor).shard.name for step in after}

@@ -57,7 +57,7 @@ async def test_it_continues_when_the_data_is_restored(make_run: Make, root: Path
     changes = (lambda: None, (root / "phase1" / "train" / "a.bin").unlink)
     run = make_run()
     as_it_is = f"continue with the data as it is: mla-tui resume {run.id} --data-changed"
-    way_out = f"restore it and the run continues, or {as_it_is}"
+    way_out = f"restore the data and the run continues, or {as_it_is}"
     assert await answers(run, root, *changes) == [f"needs-attention: {WHY}; {way_out}"]
 
 
@@ -88,7 +88,12 @@ async def test_it_continues_when_the_user_accepts_the_data_as_it_is(make_run: Ma
             f"{LACKS}; then go on with: mla-tui resume ID",
             f"{LACKS}; continue once every host has it with: {AGAIN} ID",
         ),
-        (WHY, SAVED, "", f"{WHY}; continue once it is restored, or as it is with --data-changed, with: {AGAIN} ID"),
+        (
+            WHY,
+            SAVED,
+            "",
+            f"{WHY}; continue once the data is restored, or as it is with --data-changed, with: {AGAIN} ID",
+        ),
     ],
 )
 async def test_a_stopped_run_is_not_said_to_continue_by_itself(

@@ -55,7 +55,7 @@ async def test_r_continues_a_run_that_needs_attention(
     reason = "/models/demo: the checkpoints of this run are missing; put it back and the run continues"
     if data_changed:
         command = f"continue with the data as it is: mla-tui resume {run.id} --data-changed"
-        reason = f"the data has changed: train/a.bin is new; restore it and the run continues, or {command}"
+        reason = f"the data has changed: train/a.bin is new; restore the data and the run continues, or {command}"
     writer.write(State(phase="needs-attention", reason=reason))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(100, 24)) as pilot:

@@ -103,7 +103,7 @@ class RunRequests(Navigation):
     def _ask_about_data(self) -> None:
         from tui.app.screens.confirm import ConfirmScreen
 
-        changed = (self.view.reason or "").partition("; restore it")[0]
+        changed = (self.view.reason or "").partition("; restore ")[0]
         question = f"{self.view.name}: {changed}. Continue with the data as it is?"
         self.app.push_screen(ConfirmScreen(question, [("accept", "Continue")]), self._accept_data)
 

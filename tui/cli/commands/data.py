@@ -97,6 +97,7 @@ def show(args: argparse.Namespace) -> int:
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
         **_summary(spec),
         **_usage(spec),
+        "changed": _changed(spec, run) if run else "",
     }
     if args.step is not None or args.sequence is not None:
         try:
@@ -165,6 +166,19 @@ def _usage(spec: RunSpec) -> dict[str, str]:
         return {"usage": ""}
 
 
+def _changed(spec: RunSpec, run: RunDir) -> str:
+    """Return how the data differs from what ``run`` has read; "" where it does not, or that is not known."""
+    from data.fingerprint import differences
+    from data.splits import fingerprint_of, open_splits
+    from engine.train.data_check import recorded_data
+
+    try:
+        recorded = recorded_data(run, run.current_state().data or "")
+        return differences(recorded, fingerprint_of(spec, open_splits(spec))) if recorded else ""
+    except UserError:
+        return ""
+
+
 def _text(found: dict[str, Any]) -> str:
     from tui.text.format import exact, size
 
@@ -178,6 +192,7 @@ def _text(found: dict[str, Any]) -> str:
             state = state or f"{file['dtype']}, {exact(file['tokens'])} tokens, {exact(file['sequences'])} sequences"
             lines.append(f"  {file['path']}  {state}")
     lines += [found["usage"]] if found["usage"] else []
+    lines += [f"changed since {found['run']} read it: {found['changed']}"] if found["changed"] else []
     if window := found["window"]:
         step = f"step {window['step']}, " if window["step"] else ""
         lines.append(f"{step}sequence {window['sequence']} of {exact(window['of'])}, epoch {window['epoch']}")
