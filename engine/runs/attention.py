@@ -72,7 +72,7 @@ class Attention:
             # A stopped run does not go on by itself, whatever comes back.
             launch = f"continue {lack.once} with: mla-tui launch --resume {self._run.id}"
             way_out = launch if saved() else f"launch it again {lack.once}"
-            if await stopped(INTERVAL, f"stopped; {lack.what}; {way_out}"):
+            if await stopped(INTERVAL, f"{lack.what}; {way_out}"):
                 return False
 
     def _lack(self, saved: str | None) -> Lack | None:

@@ -120,6 +120,10 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     run.wait_end()
     assert [start["data"].get("new_segment", False) for start in run.kind("start")] == [False, True]
     began = run.kind("start")[-1]
+    assert (
+        f"from the checkpoint at step {began['resumed_from']}, with other data than before"
+        in workspace.run("watch", run.id).stdout
+    )
 
     # What each step has read is still known, or which shard is missing.
     first = began["resumed_from"] + 1

@@ -113,6 +113,8 @@ def _start(event: Start) -> str:
         parts.append(f"{fmt.count(event.params)} parameters")
     resumed = event.resumed_from
     parts.append("from scratch" if resumed is None else f"from the checkpoint at step {fmt.exact(resumed)}")
+    if event.data is not None and event.data.new_segment:
+        parts.append("with other data than before")
     if event.peak_flop_s:
         parts.append(f"{event.peak_source} peak {fmt.flop_s(event.peak_flop_s)}")
     return ", ".join(parts)

@@ -121,4 +121,4 @@ async def test_a_stopped_run_is_not_said_to_continue_by_itself(
         assert not waits or event.reason == waits.replace("ID", run.id)
 
     assert not await waiting.wait(lambda: saved, log, stopped)
-    assert logged == [f"stopped; {ended.replace('ID', run.id)}"]
+    assert logged == [ended.replace("ID", run.id)]

@@ -109,6 +109,7 @@ class DataScreen(AppScreen[None], actions=DATA):
         self._show_text(_describe(window, answer), "#where")
         self.query_one(TokenView).show(window["ids"], window["texts"])
         notes = [answer["usage"]] if answer["usage"].startswith("warning") else []
+        notes += [f"changed since the run read it: {answer['changed']}"] if answer["changed"] else []
         self._show_text(_lines(answer["problems"] or [*notes, *([] if window["texts"] else [_NO_TEXT])]))
 
     def _restore_position(self) -> None:
