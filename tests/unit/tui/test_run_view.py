@@ -8,7 +8,7 @@ from engine.events.history import History
 from engine.events.planned import Planned
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
+from engine.events.types import Checkpoint, CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 from tui.app.screens.panes import first_page
 from tui.app.state import outlook
@@ -42,6 +42,28 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     assert view.series["loss"].coverage() == (1, 120, 120)
     assert [p[2] for p in view.series["loss"].points[-21:]] == [9.0] + [1.0] * 20
     assert view.attempt == 2
+
+
+def test_values_of_lost_steps_are_not_those_of_the_run() -> None:
+    """Between the end of a trainer and the next start; the charts still show what was trained."""
+    live = RunView(SUMMARY)
+    for number in range(1, 131):
+        live.apply(None, step(number, 9.0 if number <= 100 else 5.0, lr=1e-3))
+        if number in (100, 130):
+            live.apply(None, Val(t=0.0, step=number, loss=number / 10))
+        if number == 100:
+            live.apply(None, Checkpoint(t=0.0, step=100, ok=True))
+    live.apply(None, State(t=0.0, phase="recovering", reason="killed"))
+    opened = RunView(replace(SUMMARY, phase="needs-attention", step=100, restarts_at=100, val_loss=10.0))
+    buckets = {name: list(one.buckets(1000)) for name, one in live.series.items() if len(one)}
+    newest = {name: value for name in buckets if (value := live.series[name].newest) is not None}
+    opened.load_history(HistoryAnswer(at=0, part=(0, None), series=buckets, newest=newest))
+    for view in (live, opened):
+        assert (view.step, view.smooth_loss, view.last("lr"), view.last("loss")) == (100, 9.0, None, None)
+        assert view.series["loss"].coverage() == (1, 130, 130)
+    assert opened.val_loss == 10.0
+    live.apply(None, Start(t=0.0, attempt=2, resumed_from=100))
+    assert (live.last("lr"), live.last("loss"), live.val_loss) == (1e-3, 9.0, 10.0)
 
 
 def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:

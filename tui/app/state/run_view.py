@@ -146,11 +146,20 @@ class RunView:
         loss = self.series["loss"]
         if loss.x and makes_steps(self._summary.phase):  # else the summary knows which steps are lost
             self.step = max(self.step, int(loss.x[-1]))
-        self.smooth_loss = outlook.smoothed(loss.points)
+        self.smooth_loss = self._smoothed()
         recent = [mean for _, _, mean, _ in self.series["step_s"].points[-20:] if mean is not None]
         self._step_seconds = sum(recent) / len(recent) if recent else None
-        if self.series[VAL_LOSS].x:
+        if self.series[VAL_LOSS].x and not self._is_lost(VAL_LOSS):
             self.val_loss = self.series[VAL_LOSS].newest
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a restart will drop the newest value of a series: the run is back at the step of its checkpoint."""
+        series = self.series[name]
+        return name in BY_STEP and bool(series.x) and series.x[-1] > self.step
+
+    def _smoothed(self) -> float | None:
+        """Return the smoothed loss at the step of the run."""
+        return outlook.smoothed([point for point in self.series["loss"].points if point[0] <= self.step])
 
     def apply(self, at: int | None, event: Event, *, update_charts: bool = True) -> None:
         """Update the values with one event; ``at`` is its offset in the log, None for one that is not logged.
@@ -182,6 +191,7 @@ class RunView:
                     self.progress = None
                 if self.phase == RECOVERING and update_charts:
                     self.step = min(self.step, self.restarts_at or 0)
+                    self.smooth_loss = self._smoothed()
             case Checkpoint(ok=True):
                 self.restarts_at = event.step
             case Spec():
@@ -228,7 +238,7 @@ class RunView:
             for name in BY_STEP:
                 self.series[name].truncate(last)
             self.step = min(self.step, max(last, 0))
-            self.smooth_loss = outlook.smoothed(self.series["loss"].points)
+            self.smooth_loss = self._smoothed()
         self.val_loss = self.series[VAL_LOSS].newest
 
     def _live(self, values: Mapping[str, Any], later: Sequence[Planned]) -> None:
@@ -299,8 +309,8 @@ class RunView:
         return self.marks.memory
 
     def last(self, name: str) -> float | None:
-        """Return the newest value of a series."""
-        return self.series[name].newest
+        """Return the newest value of a series, None where it is of a step that is lost."""
+        return None if self._is_lost(name) else self.series[name].newest
 
     @property
     def has_device(self) -> bool:
