@@ -24,11 +24,11 @@ def find_checkpoint(text: str, store: RunStore, out: Path, name: str | None = No
     """
     if text == "latest":
         path = _newest_in(out / name) if name else _latest(store, out)
-    elif "/" in text or checkpoint.NAME.fullmatch(text):
+    elif "/" in text:
         return checkpoint.find(text)
     else:
         problem: UserError | None = None
-        if expand(text, "checkpoint").exists():
+        if expand(text, "checkpoint").exists() or checkpoint.NAME.fullmatch(text):
             try:
                 return checkpoint.find(text)
             except UserError as error:  # a folder of that name, such as an export of the run, hides no run

@@ -96,6 +96,9 @@ def test_what_is_neither_is_named(launched: Launched, store: RunStore, out: Path
         find_checkpoint("rum", store, out)
     with pytest.raises(UserError, match="ckpt_step_4: no such checkpoint"):
         find_checkpoint("ckpt_step_4", store, out)
+    launched("ckpt_step_4")  # such a name is odd and allowed
+    saved = put(out / "ckpt_step_4", 2)
+    assert find_checkpoint("ckpt_step_4", store, out) == saved
 
 
 def test_a_folder_with_the_name_of_a_run_does_not_hide_it(
