@@ -10,6 +10,7 @@ from tui.text.format import count, duration, size
 if TYPE_CHECKING:
     from engine.memory.run_cost import RunCost
 
+_MUCH = 0.05  # of the time: validation that takes more is named
 _LONGEST = 100 * 365 * 86400.0  # seconds; no date is shown after that
 
 
@@ -29,4 +30,5 @@ def time_of(cost: RunCost, now: float | None = None) -> str:
     if cost.seconds >= _LONGEST:
         return text
     form = "%H:%M" if cost.seconds < 86400 else "%d %b %Y"
-    return f"{text}, until {time.strftime(form, time.localtime((time.time() if now is None else now) + cost.seconds))}"
+    text += f", until {time.strftime(form, time.localtime((time.time() if now is None else now) + cost.seconds))}"
+    return text + (f", {duration(cost.validation)} of it validating" if cost.validation > _MUCH * cost.seconds else "")

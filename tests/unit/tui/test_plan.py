@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,13 @@ def test_a_16_gb_gpu_with_24_gb_of_ram_of_which_19_are_free(capsys: pytest.Captu
     assert found == ["states8bit", "selective", "bf16_sr", 2]
     assert best["lost"] == "" and best["numerics"] and all(other["lost"] for other in others)
     assert answer["cost"]["tokens"] == 200_000 * 96 * 2048
-    assert answer["cost"]["seconds"] == pytest.approx(answer["cost"]["tokens"] / answer["cost"]["tok_s"])
+    cost, train = answer["cost"], answer["spec"]["train"]
+    validated = (1 + 200_000 // train["val_every"]) * train["val_sequences"] * 2048
+    assert cost["validation_seconds"] == pytest.approx(validated / 3 / cost["tok_s"])  # forward only
+    assert cost["seconds"] == pytest.approx(cost["tokens"] / cost["tok_s"] + cost["validation_seconds"])
+    assert "validating" not in text
+    often = planned(capsys, "-p", "pretrain_5080", *machine, "-s", "val_every=1")
+    assert re.search(r"39\.3B tokens in 47d .*, until .*, 8d .* of it validating", " ".join(often.split()))
     assert answer["cost"]["kwh"] is None  # of a described card no power is known
     assert answer["levers"] and all(lever["changed"] for lever in answer["levers"])
     assert all(lever["basis"].startswith("assumed ") for lever in answer["levers"])

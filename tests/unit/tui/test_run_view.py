@@ -2,11 +2,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from engine.events.history import History
 from engine.events.planned import Planned
-from engine.events.series import Bucket
+from engine.events.series import Bucket, Series
 from engine.events.status import Summary
 from engine.events.types import Checkpoint, CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
@@ -178,3 +179,25 @@ def test_an_edit_changes_the_batch_at_once() -> None:
     assert (view.micro, view.accum) == (4, 2)
     view.apply(None, Edit(ok=False, step=1, changed={"micro": (4, 3)}, why="3 does not divide 8"))
     assert view.micro == 4
+
+
+def test_what_is_left_counts_validation_and_no_pause() -> None:
+    """Steps of 0.5 s, 20 s of validation after each tenth; it was paused for an hour at step 34."""
+    live = {"train.val_every": 10, "train.save_every": 100}
+    view, now = RunView(SUMMARY, live=live), 1e9
+    for number in range(1, 61):
+        now += 0.5 + 20.0 * (number % 10 == 1 and number > 1) + 3600.0 * (number == 35)
+        view.apply(None, replace(step(number, micro=1, accum=1, context=32), t=now))
+        if number == 20:
+            assert view.eta() == 280 * 0.5  # one window: a pause could stand in it
+    assert view.eta() == pytest.approx(240 * 2.5)
+    view.apply(None, Spec(t=now, step=60, values={"batch.micro": 1, "batch.context": 32}, accum=1))
+    assert view.tokens_a_day() == pytest.approx(32 * 86400 / 2.5)
+    opened = RunView(SUMMARY, live=live)
+    buckets = {name: list(one.buckets(1000)) for name, one in view.series.items() if len(one)}
+    opened.load_history(HistoryAnswer(at=0, part=(0, None), series=buckets))
+    assert opened.eta() == pytest.approx(240 * 2.5)
+    for merged in (buckets["t"], buckets["step_s"]):  # a long run
+        merged[:] = Series(merged).buckets(21)
+    opened.load_history(HistoryAnswer(at=0, part=(0, None), series=buckets))
+    assert opened.eta() == pytest.approx(240 * 2.5, rel=0.3)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median_low
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.events.marks import Mark
 from engine.events.metrics import VAL_LOSS
-from engine.events.series import Point
+from engine.events.series import Point, Series
+from tui.app.state.x_axis import interpolate
 from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
 
+_WINDOWS = 5  # whose median counts
 SMOOTHING = 0.98  # weight of the loss so far in the smoothed loss
 _CLOCK_ERROR = 60.0  # seconds; a time that is further ahead is not one to come, the clock was set back
 _GAP = 900.0  # seconds without a sample for which no power is counted: nothing ran
@@ -33,6 +37,28 @@ def smoothed(points: Sequence[Point], average: float | None = None) -> float | N
         if mean is not None:
             average = mean if average is None else SMOOTHING * average + (1 - SMOOTHING) * mean
     return average
+
+
+def seconds_aside(times: Series, steps: Series, every: int) -> float | None:
+    """Return the seconds of a step beside its training, for validation, evaluation, samples and saving.
+
+    ``times``: when steps ended; ``steps``: their seconds. What is done every so many steps is spread over these. The
+    median of the last windows of ``every`` steps: a pause or a restart in one of them does not count. None until two
+    windows are known.
+    """
+    if not every or len(times) < 2:
+        return None
+    ends, own = times.values("last"), steps.values()
+    last = int(times.x[-1]) // every
+    first = max(-(-int(times.x[0]) // every), last - _WINDOWS)
+    found = []
+    for number in range(first, last):
+        begin, end = number * every, (number + 1) * every
+        part = own[bisect_right(steps.x, begin) : bisect_right(steps.x, end)]
+        wall = interpolate(times.x, ends, end) - interpolate(times.x, ends, begin)
+        if part and wall > 0:  # a clock may have been set back
+            found.append(max(wall / every - sum(part) / len(part), 0.0))
+    return median_low(found) if len(found) > 1 else None
 
 
 def lowest(points: Sequence[Point]) -> tuple[float, float] | None:

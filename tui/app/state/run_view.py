@@ -103,6 +103,7 @@ class RunView:
         self.connected = True
         self.stalled = summary.stalled
         self._step_seconds: float | None = None  # moving average
+        self._seconds_aside = 0.0  # of a step, beside its training
         self.restarts_at = summary.restarts_at  # the step at which a restart goes on, None for the first
         self._values: Mapping[str, Any] = {}  # of the spec, as they are now
         self._live(live or {}, later)
@@ -149,6 +150,7 @@ class RunView:
         self.smooth_loss = self._smoothed()
         recent = [mean for _, _, mean, _ in self.series["step_s"].points[-20:] if mean is not None]
         self._step_seconds = sum(recent) / len(recent) if recent else None
+        self._measure_aside()
         if self.series[VAL_LOSS].x and not self._is_lost(VAL_LOSS):
             self.val_loss = self.series[VAL_LOSS].newest
 
@@ -220,6 +222,19 @@ class RunView:
         if update_charts:
             add_step(self.series, event)
             self.smooth_loss = outlook.smoothed([(event.step, event.loss, event.loss, event.loss)], self.smooth_loss)
+            if any(every and event.step % every == 0 for every in self._cadences):
+                self._measure_aside()
+
+    @property
+    def _cadences(self) -> list[int]:
+        """After how many steps something is done beside training, the longest first."""
+        names = ("val_every", "eval_every", "sample_every", "save_every")
+        return sorted((_known(self._values, f"train.{name}") for name in names), reverse=True)
+
+    def _measure_aside(self) -> None:
+        """Measure what a step takes beside its training, over the longest cadence that has been seen twice."""
+        found = (outlook.seconds_aside(self.series["t"], self.series["step_s"], every) for every in self._cadences)
+        self._seconds_aside = next((seconds for seconds in found if seconds is not None), 0.0)
 
     def _telemetry(self, event: Telemetry) -> None:
         self.offloaded.add(event.t, self.last("host_states"), self.last("host_states"))
@@ -253,11 +268,11 @@ class RunView:
         self.steps = _known(values, "train.steps") or self.steps
 
     def eta(self) -> float | None:
-        """Return the seconds to the last step at the current speed, or None if unknown."""
+        """Return the seconds to the last step at the current speed, with validation and the like; None if unknown."""
         last = self.last_step
         if not self._makes_steps or self._step_seconds is None or last is None or self.step >= last:
             return None
-        return (last - self.step) * self._step_seconds
+        return (last - self.step) * (self._step_seconds + self._seconds_aside)
 
     def tokens_left(self) -> int | None:
         """Return the tokens of the remaining steps, or None if unknown."""
@@ -284,9 +299,11 @@ class RunView:
         return None
 
     def tokens_a_day(self) -> float | None:
-        """Return the tokens of a day at the current speed, or None if unknown."""
+        """Return the tokens of a day at the current speed, with validation and the like; None if unknown."""
         of_step, seconds = self._tokens_of_step, self._step_seconds
-        return of_step * 86400 / seconds if self._makes_steps and of_step and seconds else None
+        if not (self._makes_steps and of_step and seconds):
+            return None
+        return of_step * 86400 / (seconds + self._seconds_aside)
 
     @property
     def _makes_steps(self) -> bool:

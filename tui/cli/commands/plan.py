@@ -175,6 +175,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             "basis": cost.rate.basis,
             "tokens": cost.tokens,
             "seconds": cost.seconds,
+            "validation_seconds": cost.validation,
             "checkpoint_bytes": cost.disk,
             "kwh": cost.kwh,
         },
