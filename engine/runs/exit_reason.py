@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.events.exit_codes import EXIT_RETRY
 from engine.host.process import signal_name
+from profiles.printable import one_line
 from profiles.reader import open_regular
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
@@ -74,19 +76,33 @@ def exit_reason(
         return ExitReason(None, signal_name(-code), f"killed ({signal_name(-code)})")
     if rank_zero is not None and (signal := _signal_of_rank(console, rank_zero)):
         return ExitReason(code, signal, f"rank 0 was killed ({signal})")
+    if code == EXIT_RETRY and (said := _said(console)):
+        return ExitReason(code, None, said)
     meaning = f", as after {_signal_of(code)}" if code > 128 else ""
     return ExitReason(code, None, f"exited with code {code}{meaning}; see {console}")
 
 
+def _said(console: Path) -> str | None:
+    """Return what a trainer that could not open its log has said last; None where that was something else."""
+    *_, last = [b"", *_end_of(console).splitlines()]
+    run, _, text = last.decode("utf-8", "replace").partition(": ")
+    return one_line(text) if text and run == console.parent.name else None
+
+
 def _signal_of_rank(console: Path, pid: int) -> str | None:
     """Return the signal that torchrun, in its output, says that the process ``pid`` died of."""
+    found = re.findall(rb"\((SIG[A-Z0-9]+)\) received by PID %d\b" % pid, _end_of(console))
+    return found[-1].decode() if found else None
+
+
+def _end_of(console: Path) -> bytes:
+    """Return the end of a trainer's output; empty where it cannot be read."""
     try:
         with open_regular(console) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _REPORT_BYTES))
-            found = re.findall(rb"\((SIG[A-Z0-9]+)\) received by PID %d\b" % pid, file.read())
+            return file.read()
     except OSError:
-        return None
-    return found[-1].decode() if found else None
+        return b""
 
 
 def _signal_of(code: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.events.exit_codes import EXIT_RETRY
 from engine.runs import exit_reason as module
 from engine.runs.exit_reason import OomKillCounter, exit_reason
 from engine.runs.trainer_process import TrainerProcess
@@ -37,6 +38,17 @@ def test_without_an_oom_kill_the_signal_is_the_reason(counters: tuple[Path, Path
 def test_an_exit_code_that_stands_for_a_signal_names_it(code: int, signal: str) -> None:
     """A shell exits with 128 + n, Python with -n, when the program that they ran was killed."""
     assert exit_reason(code, None, Path("console")).why == f"exited with code {code}, as after {signal}; see console"
+
+
+def test_a_trainer_that_could_not_open_its_log_has_said_why(tmp_path: Path) -> None:
+    console = tmp_path / "20260101-000000-p" / "console.log"
+    console.parent.mkdir()
+    said = "[Errno 24] Too many open files: 'events.jsonl'"
+    console.write_text(f"a warning\n{console.parent.name}: {said}\n")
+    assert exit_reason(EXIT_RETRY, None, console).why == said
+    assert exit_reason(1, None, console).why == f"exited with code 1; see {console}"
+    console.write_text(f"{console.parent.name}: of an earlier attempt\n  raise ValueError: x\n")
+    assert exit_reason(EXIT_RETRY, None, console).why == f"exited with code {EXIT_RETRY}; see {console}"
 
 
 def test_a_killed_rank_zero_is_named_as_its_launcher_reports_it(tmp_path: Path) -> None:
