@@ -71,7 +71,8 @@ def no_checkpoint(run: RunDir) -> str:
     """Return why no checkpoint of ``run`` is found: it has saved none, or they are gone."""
     missing = missing_source(run, saved) if (saved := run.current_state().checkpoint) else None
     if missing:
-        return f"run {run.name}: {missing}; mount its disk, or put the folder back"
+        or_remove = f"; if they were deleted, remove the run too: mla-tui rm {run.id}" if run.ended() else ""
+        return f"run {run.name}: {missing}; mount its disk, or put the folder back{or_remove}"
     return f"run {run.name}: has no checkpoint in {checkpoint_dir(run)}"
 
 

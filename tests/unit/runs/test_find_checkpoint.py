@@ -125,7 +125,10 @@ def test_checkpoints_that_are_gone_are_not_said_to_have_never_been(
     assert capsys.readouterr().err == f"mla-tui: run mine: has no checkpoint in {out / 'mine'}\n"  # it has ended
     state = read_json(run.state_path)
     write_json(run.state_path, {**state, "checkpoint": str(out / "mine/ckpt_step_9")})
-    said = f"run mine: {out / 'mine'}: the checkpoints of this run are missing; mount its disk, or put the folder back"
+    said = (  # also of a removal that was cut off
+        f"run mine: {out / 'mine'}: the checkpoints of this run are missing; mount its disk, or put the folder back;"
+        f" if they were deleted, remove the run too: mla-tui rm {run.id}"
+    )
     assert main(["checkpoints", "mine"]) == 0
     assert capsys.readouterr().err == f"mla-tui: {said}\n"
     with pytest.raises(UserError) as error:
