@@ -62,6 +62,7 @@ def save(
     if (other := owner(final)) not in (None, metadata.get("run")):
         whose = f"run {other}" if other else "a run in the foreground"
         raise CheckpointError(f"{final}: is there already, of {whose}; move it away, and the next save takes its place")
+    there = ""
     try:
         make_dirs(out)
         clean_up(out)
@@ -75,12 +76,13 @@ def save(
         if final.exists():  # an earlier attempt saved this step too
             os.rename(final, _replaced(final))
         os.rename(temporary, final)
+        there = "is there and whole, but its folder cannot be written: "
         fsync_dir(out)
         _set_latest(out, final.name)
         fsync_dir(out)
     except OSError as error:
         of = f" ({tokenizer})" if error.filename == str(tokenizer) else ""
-        raise CheckpointError(f"{final}: {error.strerror or error}{of}") from None
+        raise CheckpointError(f"{final}: {there}{error.strerror or error}{of}") from None
     finally:
         with contextlib.suppress(OSError):  # the next save tries again
             clean_up(out)

@@ -196,6 +196,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path
     checkpoint.load(newest)
 
 
+def test_a_save_that_fails_behind_its_checkpoint_says_that_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "latest" / "x").mkdir(parents=True)
+    said = r"ckpt_step_5: is there and whole, but its folder cannot be written: Is a directory$"
+    with pytest.raises(checkpoint.CheckpointError, match=said):
+        put(tmp_path, 5)
+    assert checkpoint.steps(tmp_path) == [5] and checkpoint.load(tmp_path / "ckpt_step_5")
+
+
 def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(checkpoint.CheckpointError, match="ckpt_step_5"):
