@@ -8,13 +8,15 @@ import pytest
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.events.types import Start, Step, Val
+from engine.events.types import Checkpoint, Start, State, Step, Val
 from engine.host.files import write_json
 from engine.host.struct_json import to_dict
 from tests.unit.tui.conftest import step_record
 from tui.app.state.comparison import ComparedRun, RunReader, difference
 from tui.app.state.spec_diff import differences, group_by_value
 from tui.app.widgets.overlay_chart import labelled_lines
+from tui.cli.report.page import page
+from tui.cli.report.reported_run import read_run
 
 
 def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields: Any) -> None:
@@ -63,6 +65,19 @@ async def test_the_difference_is_taken_at_the_last_common_point(make_run: Any) -
     assert difference(one, other, "loss", "tokens") == pytest.approx(3.0)
     assert difference(one, other, "val_loss", "step") is None
     assert [other.value_at("loss", "step", x) for x in (0, 10, 11)] == [None, 4.0, None]  # it has nothing there
+
+
+async def test_tokens_of_lost_steps_are_not_those_of_a_run(make_run: Any) -> None:
+    """Stopped while it waited to be restarted from step 10."""
+    run_dir, writer = make_run("a", 0, phase="stopped")
+    write_steps(writer, 1, 10, 3.0)
+    writer.write(Checkpoint(step=10, ok=True, path="models/a/ckpt_step_10"))
+    write_steps(writer, 11, 17, 3.0)
+    for phase in ("recovering", "stopped"):
+        writer.write(State(phase=phase, reason=""))
+    run, _ = await read(run_dir)
+    assert (run.summary.step, run.tokens, run.last_x("loss", "tokens")) == (10, 10_000, 17_000)
+    assert "<td>10.0k</td>" in page([read_run("A", run_dir)], "0", 0.0)
 
 
 async def test_a_run_that_begins_where_the_other_ended_has_no_difference(make_run: Any) -> None:

@@ -166,6 +166,13 @@ class ComparedRun:
         xs, values = self.x_values(name, axis), self.values(name)
         return next((x for x, v in zip(reversed(xs), reversed(values), strict=True) if x == x and v == v), None)
 
+    @property
+    def tokens(self) -> float | None:
+        """The tokens up to the step that the run is at: a restart has dropped later ones, or will."""
+        step, last = self.summary.step, self.last_x("loss", TOKENS)
+        at = None if step is None else self.value_at("tokens", STEP, step)
+        return last if at is None else at
+
     def _first_x(self, name: str, axis: str) -> float:
         """Return the x of the first entry of a series that has values: its first bucket has the x of its last entry."""
         xs, entries = self.x_values(name, axis), self.series[name].entries

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from rich.cells import cell_len
 
 from tui.app.state.comparison import ComparedRun, difference
-from tui.app.state.x_axis import AXES, TIME, TOKENS
+from tui.app.state.x_axis import AXES, TIME
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.overlay_chart import COLOURS, run_style
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 _COLUMNS = (
     Column("phase", 10, 0, lambda run: phase_name(run.summary)),
     Column("step", -6, 0, lambda run: fmt.count(run.summary.step)),
-    Column("tokens", -6, 100, lambda run: fmt.count(run.last_x("loss", TOKENS))),
+    Column("tokens", -6, 100, lambda run: fmt.count(run.tokens)),
     Column("time", -8, 110, lambda run: _time(run)),
     Column("loss", -7, 0, lambda run: fmt.loss(run.summary.loss)),
     Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),

@@ -127,7 +127,7 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
         facts = {key: getattr(run.summary, key) for key in keys}
         facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
         facts |= {"tok_s": run.mean("tok_s")}
-        facts |= {"tokens": run.last_x("loss", "tokens"), "seconds": run.last_x("loss", "time")}
+        facts |= {"tokens": run.tokens, "seconds": run.last_x("loss", "time")}
         delta = None if loss is None or losses[0] is None else loss - losses[0]
         facts |= {"loss_at": loss, "delta": delta}
         rows.append({"letter": run.letter, **facts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -66,7 +67,7 @@ def _table(runs: Sequence[ReportedRun]) -> str:
     rows: list[tuple[str, list[str]]] = [
         ("state", [f"{run.summary.phase}" for run in runs]),
         ("step", [f"{fmt.exact(run.summary.step or 0)} of {fmt.exact(run.summary.steps)}" for run in runs]),
-        ("tokens", [fmt.count(_last(run, "tokens")) for run in runs]),
+        ("tokens", [fmt.count(_tokens(run)) for run in runs]),
         ("time", [fmt.duration(_seconds(run)) for run in runs]),
         ("loss", [fmt.fixed(run.summary.loss, 4) for run in runs]),
         ("validation loss", [fmt.fixed(run.summary.val_loss, 4) for run in runs]),
@@ -173,8 +174,11 @@ def _details(title: str, content: str, *, open: bool) -> str:
     return f"<details{' open' if open else ''}><summary>{escape(title)}</summary>{content}</details>"
 
 
-def _last(run: ReportedRun, name: str) -> float | None:
-    return max((point[3] for point in run.series.get(name, ()) if point[3] is not None), default=None)
+def _tokens(run: ReportedRun) -> float | None:
+    """Return the tokens up to the step that the run is at: a restart has dropped later ones, or will."""
+    step = math.inf if run.summary.step is None else run.summary.step
+    known = (point[3] for point in run.series.get("tokens", ()) if point[3] is not None and point[0] <= step)
+    return max(known, default=None)
 
 
 def _lowest(run: ReportedRun, name: str) -> float | None:
