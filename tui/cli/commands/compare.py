@@ -176,8 +176,8 @@ def _table(rows: list[dict[str, Any]], phases: list[str], axis: str, at: float |
         lines.append(f"{row['letter']}  {clip_middle(text, name).ljust(name)}{columns}")
     if at is None:
         return [*lines, f"x: for at least one run the {axis} axis is not known"]
-    later = f" ({fmt.NOTHING}: begins later)" if any(row["loss_at"] is None for row in rows) else ""
-    reached = f"x: {_x_text(axis, at)}, the last that every run reached{later}"
+    without = f" ({fmt.NOTHING}: no loss there)" if any(row["loss_at"] is None for row in rows) else ""
+    reached = f"x: {_x_text(axis, at)}, the last that every run reached{without}"
     return [*lines, f"{reached}; best: the lowest of a single step; tok/s: mean"]
 
 
