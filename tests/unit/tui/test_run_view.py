@@ -60,11 +60,12 @@ def test_values_of_lost_steps_are_not_those_of_the_run() -> None:
     newest = {name: value for name in buckets if (value := live.series[name].newest) is not None}
     opened.load_history(HistoryAnswer(at=0, part=(0, None), series=buckets, newest=newest))
     for view in (live, opened):
-        assert (view.step, view.smooth_loss, view.last("lr"), view.last("loss")) == (100, 9.0, None, None)
+        assert (view.step, view.smooth_loss, view.at_step("lr"), view.at_step("loss")) == (100, 9.0, None, None)
+        assert view.last("loss") == 5.0
         assert view.series["loss"].coverage() == (1, 130, 130)
-    assert opened.val_loss == 10.0
+    assert (opened.val_loss, live.val_loss) == (10.0, None)
     live.apply(None, Start(t=0.0, attempt=2, resumed_from=100))
-    assert (live.last("lr"), live.last("loss"), live.val_loss) == (1e-3, 9.0, 10.0)
+    assert (live.at_step("lr"), live.at_step("loss"), live.val_loss) == (1e-3, 9.0, 10.0)
 
 
 def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:

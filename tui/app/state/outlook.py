@@ -92,7 +92,7 @@ def items(view: RunView, checkpoints: Checkpoints, now: float) -> list[tuple[str
     if (best := lowest(view.series[VAL_LOSS].points)) is not None:
         found.append(("best val", f"{fmt.loss(best[0])} at {fmt.exact(best[1])}", 5))
     found += _checkpoint_items(view, checkpoints, now)
-    seen = view.last("tokens")
+    seen = view.at_step("tokens")
     if seen is not None:
         found.append(("tokens", fmt.count(seen), 5))
     if view.active and (rate := view.tokens_a_day()) is not None:

@@ -194,6 +194,7 @@ class RunView:
                 if self.phase == RECOVERING and update_charts:
                     self.step = min(self.step, self.restarts_at or 0)
                     self.smooth_loss = self._smoothed()
+                    self.val_loss = None if self._is_lost(VAL_LOSS) else self.val_loss
             case Checkpoint(ok=True):
                 self.restarts_at = event.step
             case Spec():
@@ -326,8 +327,12 @@ class RunView:
         return self.marks.memory
 
     def last(self, name: str) -> float | None:
-        """Return the newest value of a series, None where it is of a step that is lost."""
-        return None if self._is_lost(name) else self.series[name].newest
+        """Return the newest value of a series."""
+        return self.series[name].newest
+
+    def at_step(self, name: str) -> float | None:
+        """Return the value of a series at the step of the run: the newest, None where a restart will drop that."""
+        return None if self._is_lost(name) else self.last(name)
 
     @property
     def has_device(self) -> bool:

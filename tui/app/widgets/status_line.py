@@ -80,7 +80,7 @@ class StatusLine(Canvas):
         second += _item("batch", f"{view.micro or '?'}×{view.accum or '?'}", 5)
         second += _item("context", str(view.context or "?"), 5)
         for metric in TELEMETRY_METRICS:
-            if metric.status and view.last(metric.name) is not None:  # a machine may not have the sensor
+            if metric.status and view.at_step(metric.name) is not None:  # a machine may not have the sensor
                 second += _item(metric.title, _metric_text(view, metric), metric.status)
         third: Row = []
         for label, value, cells in outlook.items(view, self._checkpoints, now):
@@ -98,7 +98,7 @@ def _micro(view: RunView, cells: int) -> Row:
 
 
 def _metric_text(view: RunView, metric: Metric) -> str:
-    value = view.val_loss if metric.name == VAL_LOSS else view.last(metric.name)
+    value = view.val_loss if metric.name == VAL_LOSS else view.at_step(metric.name)
     return fmt.formatter(metric.format)(value)
 
 
