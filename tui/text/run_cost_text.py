@@ -17,7 +17,8 @@ _LONGEST = 100 * 365 * 86400.0  # seconds; no date is shown after that
 def cost_lines(cost: RunCost, now: float | None = None) -> list[str]:
     """Return the speed with what it rests on, and what the whole run takes at it. ``now``: unix seconds."""
     rate = cost.rate
-    parts = [f"{count(cost.tokens)} tokens in {time_of(cost, now)}"]
+    validating = f", {duration(cost.validation)} of it validating" if cost.validation > _MUCH * cost.seconds else ""
+    parts = [f"{count(cost.tokens)} tokens in {time_of(cost, now)}{validating}"]
     parts.append(f"checkpoints up to {size(cost.disk)}")
     if cost.kwh is not None:
         parts.append(f"up to {cost.kwh:,.0f} kWh at {cost.watts:.0f} W")
@@ -30,5 +31,4 @@ def time_of(cost: RunCost, now: float | None = None) -> str:
     if cost.seconds >= _LONGEST:
         return text
     form = "%H:%M" if cost.seconds < 86400 else "%d %b %Y"
-    text += f", until {time.strftime(form, time.localtime((time.time() if now is None else now) + cost.seconds))}"
-    return text + (f", {duration(cost.validation)} of it validating" if cost.validation > _MUCH * cost.seconds else "")
+    return f"{text}, until {time.strftime(form, time.localtime((time.time() if now is None else now) + cost.seconds))}"
