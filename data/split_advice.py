@@ -15,6 +15,7 @@ from data.shards import DATASET_JSON
 from data.split_files import SUFFIXES, files_in_folder_of, folders_below, listed, split_of_name, token_files
 from profiles.errors import UserError
 
+_NAMED = 10  # phases in a line
 _NOT_READ = (".bin.gz", ".bin.zst", ".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".arrow", ".npz", ".txt")
 
 
@@ -58,8 +59,9 @@ def _what_is_missing(root: Path, phase: str, split: str) -> str:
     if not os.path.isdir(root):
         return f"data.root: {root} is not a directory"
     if not os.path.isdir(root / phase):
-        there = ", ".join(name for name in _names(root, "") if os.path.isdir(root / name)) or "none"
-        return f"data.phase: {root} has no {phase!r} (its phases: {there})"
+        there = [name for name in _names(root, "") if _has(root / name, "train") or _has(root / name, "val")]
+        phases = f" (its phases: {', '.join(there[:_NAMED])}{', …' * (len(there) > _NAMED)})" if there else ""
+        return f"data.phase: {root} has no {phase!r}{phases}"
     if os.path.isdir(root / phase / split):
         return f"{root / phase / split}: holds no token file"
     return f"{root / phase}: has no {split!r} split"
@@ -88,7 +90,11 @@ def _phases_below(folder: Path, split: str) -> str:
     found = [name for name in names if _has(folder / name, split)] or names
     if not found or _has(folder, "train" if split == "val" else split):
         return ""
-    are = f"its folder {found[0]} is a phase" if len(found) == 1 else f"its folders {', '.join(found[:10])} are phases"
+    are = (
+        f"its folder {found[0]} is a phase"
+        if len(found) == 1
+        else f"its folders {', '.join(found[:_NAMED])} are phases"
+    )
     return f", but {are}; use -s {_setting('data.root', folder)} -s {_setting('data.phase', found[0])}"
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -252,8 +253,12 @@ def test_what_may_not_be_read_is_named(denied: str) -> None:
 def test_missing_root_phase_split_and_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
     root = tmp_path / "shards"
     assert f"{root} is not a directory" in refused(root)
-    (root / "other").mkdir(parents=True)
-    assert "'p' (its phases: other)" in refused(root)
+    (root / "other").mkdir(parents=True)  # no phase: it holds no token files
+    assert "has no 'p': pack text with " in refused(root)
+    (root / "other" / "val").mkdir()
+    (root / "other" / "val" / "0.bin").write_bytes(bytes(6))
+    assert "has no 'p' (its phases: other)" in refused(root)
+    shutil.rmtree(root / "other")
     (root / "p").mkdir()
     for split in ("train", "val"):
         text = refused(root, split=split)

@@ -282,7 +282,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda folder: _of_another_tokenizer(folder / "web"),
         "web/tokenizer.json: is not the tokenizer of the model",
     ),
-    "no data set": ("--data", lambda folder: folder / "none", "none"),
+    "no data set": ("--data", lambda folder: folder / "none", "none is no folder; name that of a data set"),
 }
 
 

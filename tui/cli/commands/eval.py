@@ -158,6 +158,8 @@ def _benchmarks(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Calla
                 case "shard":
                     yield partial(benchmark.shard_benchmark, loaded, path, args.limit)
                 case "data":
+                    if not path.is_dir():
+                        raise SpecError(f"--data: {path} is no folder; name that of a data set, as data/shards/phase1")
                     yield partial(benchmark.split_benchmark, loaded, path.absolute(), args.split, args.limit)
                 case "tasks":
                     yield partial(benchmark.task_benchmark, loaded, path, args.format, args.limit)
