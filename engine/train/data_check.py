@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.fingerprint import Fingerprint, differences
-from data.splits import check_data
+from data.splits import check_data, fingerprint_of, open_splits
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.commands import CommandReader
 from engine.events.phases import THE_DATA_HAS_CHANGED
@@ -56,6 +56,15 @@ def recorded_data(run: RunDir, digest: str) -> Fingerprint | None:
     """Return the data that ``run`` recorded under ``digest``; None where that record is lost."""
     content = read_json(run.data_path(digest)) if digest.isalnum() else {}
     return Fingerprint.from_dict(content, str(run.data_path(digest))) if content else None
+
+
+def changed_since(run: RunDir, spec: RunSpec) -> str:
+    """Return how the data of ``spec`` differs from what ``run`` has read; "" where it does not, or is not known."""
+    try:
+        recorded = recorded_data(run, run.current_state().data or "")
+        return differences(recorded, fingerprint_of(spec, open_splits(spec))) if recorded else ""
+    except UserError:
+        return ""
 
 
 def _differences_from_record(run: RunDir, digest: str, now: Fingerprint) -> str:

@@ -50,6 +50,9 @@ def test_an_interrupted_sweep_goes_on_and_writes_the_best(workspace: Workspace, 
     workspace.assert_refused(*command, code=1, message="exists; choose another --name, or replace it with --force")
     changed = (*SWEEP, "-s", "optim.lr=1e-4,3e-3", "--name", "rates", "--force")
     workspace.assert_refused(*changed, code=1, message="run rates-1 is there with optim.lr = 1e-09, not 0.0001")
+    (workspace.data / "phase1" / "train" / "more.bin").write_bytes(bytes(400))
+    message = "run rates-1 has read other data: since then train/more.bin is new; choose another --name"
+    workspace.assert_refused(*command, "--force", code=1, message=message)
     workspace.write_profile(val_sequences=4)  # the runs that are there say nothing of what it is now
     message = "run rates-1 is there with train.val_sequences = 8, not 4; choose another --name"
     workspace.assert_refused(*command, "--force", code=1, message=message)

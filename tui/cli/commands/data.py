@@ -89,6 +89,8 @@ def build_demo(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print a summary of the data, and with ``--step`` or ``--sequence`` one sequence."""
+    from engine.train.data_check import changed_since
+
     spec, run = find_profile_or_run(args.what)
     phase = ", ".join(f"{name} ({weight:g})" for name, weight in spec.data.sources.items()) or spec.data.phase
     found: dict[str, Any] = {
@@ -97,7 +99,7 @@ def show(args: argparse.Namespace) -> int:
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
         **_summary(spec),
         **_usage(spec),
-        "changed": _changed(spec, run) if run else "",
+        "changed": changed_since(run, spec) if run else "",
     }
     if args.step is not None or args.sequence is not None:
         try:
@@ -164,19 +166,6 @@ def _usage(spec: RunSpec) -> dict[str, str]:
         return {"usage": usage_line(spec)}
     except UserError:
         return {"usage": ""}
-
-
-def _changed(spec: RunSpec, run: RunDir) -> str:
-    """Return how the data differs from what ``run`` has read; "" where it does not, or that is not known."""
-    from data.fingerprint import differences
-    from data.splits import fingerprint_of, open_splits
-    from engine.train.data_check import recorded_data
-
-    try:
-        recorded = recorded_data(run, run.current_state().data or "")
-        return differences(recorded, fingerprint_of(spec, open_splits(spec))) if recorded else ""
-    except UserError:
-        return ""
 
 
 def _text(found: dict[str, Any]) -> str:

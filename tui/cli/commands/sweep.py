@@ -120,10 +120,11 @@ def _values(text: str) -> list[str]:
 def _run_named(store: RunStore, cell: Cell) -> RunDir | None:
     """Return the run of ``cell`` that an interrupted sweep has queued, or None. Raise ``UserError`` for another run.
 
-    It is another one too where the profile has changed since. What the launch chose for this machine may differ.
+    It is another one too where profile or data have changed since. What the launch chose for this machine may differ.
     """
     from engine.events.run_dir import RunDir
     from engine.preflight import resolve_spec
+    from engine.train.data_check import changed_since
 
     named = [each for each in map(RunDir, (store.runs / id for id in store.ids())) if each.name == cell.name]
     if not named:
@@ -137,6 +138,8 @@ def _run_named(store: RunStore, cell: Cell) -> RunDir | None:
                     f"sweep: run {cell.name} is there with {table}.{field} = {there}, not {value};"
                     " choose another --name"
                 )
+    if changed := changed_since(named[-1], wanted):
+        raise UserError(f"sweep: run {cell.name} has read other data: since then {changed}; choose another --name")
     return named[-1]
 
 
